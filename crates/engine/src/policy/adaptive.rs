@@ -37,7 +37,18 @@ const TURNS_TO_LOOK: f32 = 4.0;
 /// Expected cost of the next request to this endpoint, seconds. Zero if the endpoint is due for a request to find out
 /// why it is silent: the unanswered one may be slow by nature, and without another request that would never show. An
 /// endpoint that hangs gets a number of these that grows with the logarithm of the time.
-fn cost(ablation: &Ablation, view: PickContext<'_>, endpoint: EndpointView<'_>, rounding: Rounding) -> f32 {
+///
+/// An endpoint lighter than the mean counts as full with the first request of this worker, of many. At rest it costs as
+/// much as the others if it was drawn `first`, which happens in proportion to its weight; otherwise the request to come
+/// counts as far as it is more there than at an endpoint of mean weight, or each of many proxies would prefer the light
+/// endpoints, idle by what it knows, to heavy ones with free slots.
+fn cost(
+    ablation: &Ablation,
+    view: PickContext<'_>,
+    endpoint: EndpointView<'_>,
+    first: bool,
+    rounding: Rounding,
+) -> f32 {
     let floor = if ablation.has(Part::MinLatency) { endpoint.silent(view.queueing, view.now) } else { 0.0 };
     let long = floor > LOOK_AGAIN_S && floor > LOOK_AGAIN * endpoint.expected;
     if long && view.turns.passed(&endpoint, TURNS_TO_LOOK * view.turns.workers) {
@@ -51,7 +62,9 @@ fn cost(ablation: &Ablation, view: PickContext<'_>, endpoint: EndpointView<'_>, 
     let lasts = if takes > view.queueing.sojourn_s { takes } else { view.queueing.sojourn_s };
     let pending =
         endpoint.own_pending() as f32 + rounding.count(endpoint.others_awaiting_now(lasts, view.now));
-    let depth = (pending + OPEN_COUNTS * open) * view.turns.unit / endpoint.weight;
+    let lighter = view.turns.unit / endpoint.weight;
+    let to_come = if first || lighter < 1.0 { 0.0 } else { lighter - 1.0 };
+    let depth = (pending + OPEN_COUNTS * open) * lighter + to_come;
     rounding.latency(takes) * view.queueing.cost(depth)
 }
 
@@ -65,8 +78,8 @@ impl Policy for Adaptive {
     ) -> Candidates {
         let ablation = &self.0;
         let rounding = Rounding::draw(view.turns.at_rest, rng);
-        pick_lowest_cost(view, pool, ablation.choices, request.want, rng, BREAKS_AT, |m, _| {
-            cost(ablation, view, m, rounding)
+        pick_lowest_cost(view, pool, ablation.choices, request.want, rng, BREAKS_AT, |m, _, first| {
+            cost(ablation, view, m, first, rounding)
         })
     }
 
@@ -75,7 +88,7 @@ impl Policy for Adaptive {
     }
 
     fn cost(&self, view: PickContext<'_>, index: u32) -> Option<f32> {
-        Some(cost(&self.0, view, view.known(index)?, Rounding::Exact))
+        Some(cost(&self.0, view, view.known(index)?, true, Rounding::Exact))
     }
 
     fn sees_silence(&self) -> bool {

@@ -32,7 +32,7 @@ impl Policy for LeastRequest {
         rng: &mut Rng,
     ) -> Candidates {
         let rounding = Rounding::draw(false, rng);
-        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| cost(view, m, rounding))
+        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _, _| cost(view, m, rounding))
     }
 
     fn counts_turns(&self) -> bool {

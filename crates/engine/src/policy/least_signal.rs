@@ -36,7 +36,7 @@ impl Policy for LeastSignal {
     ) -> Candidates {
         // No worker has to keep out of the others' way: requests in flight do not count.
         let view = PickContext { turns: Turns { home: Home::default(), ..view.turns }, ..view };
-        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| cost(view, m))
+        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _, _| cost(view, m))
     }
 
     fn counts_turns(&self) -> bool {

@@ -256,9 +256,10 @@ pub fn build(policy: &settings::Policy, ablation: Ablation) -> Box<dyn Policy> {
 }
 
 /// Draws up to `draws` distinct endpoints, half of them at [home](Home), and ranks them by `cost`, lowest first; equal
-/// costs keep the random order of the draw, those at home before the others. An endpoint with a reduced share comes first among equals
-/// when its turn has come, and costs up to `breaks_at` times more until then. So does one of many that is compared although
-/// others have nearly all shares: it is a way out, and idle most of the time.
+/// costs keep the random order of the draw, those at home before the others. `cost` is told whether the endpoint is the first
+/// that was drawn. An endpoint with a reduced share comes first among equals when its turn has come, and costs up to
+/// `breaks_at` times more until then. So does one of many that is compared although others have nearly all shares: it is a
+/// way out, and idle most of the time.
 pub fn pick_lowest_cost(
     view: PickContext<'_>,
     pool: &mut Pool,
@@ -266,7 +267,7 @@ pub fn pick_lowest_cost(
     want: usize,
     rng: &mut Rng,
     breaks_at: f32,
-    cost: impl Fn(EndpointView<'_>, u32) -> f32,
+    cost: impl Fn(EndpointView<'_>, u32, bool) -> f32,
 ) -> Candidates {
     let mut best = [(i64::MAX, 0u32); pool::MAX_DRAWS];
     let kept = want.clamp(1, best.len());
@@ -276,7 +277,7 @@ pub fn pick_lowest_cost(
     let at_home = if view.turns.home.width > 0.0 { draws / 2 } else { 0 };
     let elsewhere = if few { draws } else { want.max(draws - at_home) };
     let mut consider = |index: u32, endpoint: &EndpointState, times: f32| {
-        let cost = cost(view.peers.of(index, endpoint), index) * times;
+        let cost = cost(view.peers.of(index, endpoint), index, count == 0) * times;
         let cost = if cost.is_nan() { f32::INFINITY } else { cost };
         let (cost, rank) = match endpoint.turn.held {
             held if held > 0.0 => {

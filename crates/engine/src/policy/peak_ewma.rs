@@ -38,7 +38,7 @@ impl Policy for PeakEwma {
         rng: &mut Rng,
     ) -> Candidates {
         let rounding = Rounding::draw(false, rng);
-        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, index| {
+        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, index, _| {
             cost(view, index, m, rounding)
         })
     }

@@ -57,7 +57,7 @@ impl Policy for WeightedScore {
         rng: &mut Rng,
     ) -> Candidates {
         let rounding = Rounding::draw(false, rng);
-        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _| {
+        pick_lowest_cost(view, pool, CHOICES, request.want, rng, BREAKS_AT, |m, _, _| {
             self.score(view, m, rounding)
         })
     }

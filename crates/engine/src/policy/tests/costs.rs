@@ -54,7 +54,8 @@ fn explained_lowest_cost_is_the_choice() {
         for round in 0..200 {
             let mut endpoints = Vec::new();
             for _ in 0..2 {
-                let weight = [1.0, 2.0, 0.5][rng.below(3) as usize];
+                // Lighter ones than the mean, 1, cost the more unless they are drawn first.
+                let weight = [1.0, 2.0, 4.0][rng.below(3) as usize];
                 endpoints.push(busy(weight, 0.01 + rng.unit() as f32, rng.below(9), rng.below(9)));
             }
             let told = costs(&policy, endpoints.clone());
@@ -71,6 +72,21 @@ fn explained_lowest_cost_is_the_choice() {
         let bench = Bench::new(&policy, of_shares(&[1.0]));
         assert_eq!(bench.policy.cost(bench.view(), 0), None, "{policy:?}");
     }
+}
+
+/// What a proxy of many sees of a light endpoint is next to nothing: it is idle by the proxy's own requests, however full.
+#[test]
+fn a_light_endpoint_at_rest_takes_its_part_by_weight_until_the_others_are_deeper() {
+    let light_of = |awaiting| {
+        let mut endpoints = vec![busy(0.25, 0.02, 0, 0)];
+        endpoints.extend((0..4).map(|_| busy(1.1875, 0.02, awaiting, 0)));
+        Bench::new(&settings::Policy::Adaptive, endpoints).counts(4000)[0]
+    };
+    // Binomial: 200 of 4000, standard deviation 14; five of them.
+    for awaiting in [0, 1, 2, 3] {
+        assert!((130.0..=270.0).contains(&light_of(awaiting)), "{awaiting}: {}", light_of(awaiting));
+    }
+    assert_eq!(light_of(5), 4000.0);
 }
 
 #[test]
