@@ -1,5 +1,6 @@
 //! A cluster of few endpoints that a test brings into the state that it is about, and what the rooms promise of it.
 
+mod accounts;
 mod again;
 mod clock;
 mod duties;
