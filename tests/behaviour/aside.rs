@@ -114,7 +114,8 @@ fn a_running_configuration_stays_in_force() {
     // A second refused configuration changes nothing, and the next good one comes into force.
     let again = loaded(&mut world, thread, "{");
     assert_eq!(candidates(&begin(&mut world, again)).len(), 2);
-    let new = loaded(&mut world, thread, &good);
+    let next = config(4, r#""policy":"round_robin","slow_start":"1s""#, STATUS);
+    let new = loaded(&mut world, thread, &next);
     assert_eq!((world.gauge(METRIC), candidates(&begin(&mut world, new)).len()), (Some(0), 2));
     let shown = json(&mut world, new);
     assert_eq!(shown["configuration_refused"], Value::Null);

@@ -325,7 +325,7 @@ fn an_attempt_of_nobodys_request_passes<W: World>(_: W) {
         let mut foreign = world.stream(plugin, &[(":path", b"/")]);
         foreign.property(&["evenkeel_request"], number);
         let mut attempt = world.attempt(upstream, &foreign, &address(0));
-        assert!(attempt.request_headers());
+        assert!(attempt.request_headers_of(false));
         attempt.request_body(true);
         attempt.response_headers(&[(":status", b"503")]);
         attempt.response_trailers(&[("grpc-status", b"14")]);

@@ -120,6 +120,7 @@ fn a_response_without_a_request_owes_nothing(world: impl World) {
 fn a_second_response_changes_nothing(world: impl World) {
     exact(world, |world, plugin| {
         let mut stream = answered(world, plugin, &Ending::good());
+        stream.disorder();
         respond(&mut stream, &Ending::grpc_trailers("14"));
         respond(&mut stream, &Ending { served_by: Some(address(0)), ..Ending::good() });
         stream.log();
@@ -130,6 +131,7 @@ fn a_second_response_changes_nothing(world: impl World) {
 fn trailers_without_response_headers_change_nothing(world: impl World) {
     exact(world, |world, plugin| {
         let mut stream = begin(world, plugin);
+        stream.disorder();
         stream.response_trailers(&[("grpc-status", b"14")]);
         stream.log();
         stream.done();
@@ -210,6 +212,7 @@ fn an_upload_is_given_back_however_it_goes(world: impl World) {
         world.advance(ms(5));
         stream.request_body(false);
         stream.request_body(true);
+        stream.disorder();
         stream.request_body(true);
         respond(stream, &Ending::good());
     });
@@ -242,6 +245,7 @@ fn a_stream_that_is_open_counts_until_its_end(mut world: impl World) {
     respond(&mut first, &Ending { trailers: None, ..Ending::grpc_trailers("0") });
     let second = begin(&mut world, plugin);
     assert_ne!(target(&second), taken, "headers are not the end");
+    first.disorder();
     first.response_trailers(&[("grpc-status", b"0")]);
     first.log();
     first.done();

@@ -209,6 +209,10 @@ fn passes(action: Action) {
 }
 
 impl Stream for Request {
+    fn disorder(&mut self) {
+        Request::disorder(self);
+    }
+
     fn property(&mut self, path: &[&str], value: &[u8]) {
         Request::property(self, path, value);
     }

@@ -132,6 +132,9 @@ pub trait World: Sized {
 
 /// One HTTP stream, phase by phase. If it is dropped without [`done`](Stream::done) it stays in flight.
 pub trait Stream {
+    /// From now on parts may come in an order that Envoy never uses.
+    fn disorder(&mut self) {}
+
     fn property(&mut self, path: &[&str], value: &[u8]);
 
     /// Request headers of a request without a body; whether it continues.

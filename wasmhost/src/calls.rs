@@ -20,6 +20,7 @@ pub struct HttpCall {
     pub timeout: Duration,
     /// The fake time, in nanoseconds, at which the call was made.
     pub made_at: u64,
+    /// The root context that is answered, also where a stream has asked.
     pub(crate) context: u32,
     /// The stream of the cluster's upstream filter, if that is in this VM.
     pub(crate) filtered: Option<u32>,

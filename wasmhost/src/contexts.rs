@@ -15,7 +15,13 @@ use std::time::Duration;
 
 #[derive(Debug)]
 pub(crate) struct RootContext {
-    pub(crate) root_id: String,
+    /// The plugin's name.
+    pub(crate) name: String,
+    pub(crate) configuration: String,
+    /// Whether the guest has accepted it.
+    pub(crate) accepted: bool,
+    /// The number of filters that have it, all with the same name and text.
+    pub(crate) holders: u32,
     pub(crate) tick_period: Option<Duration>,
 }
 
@@ -51,10 +57,11 @@ pub(crate) struct Contexts {
     /// The context whose callback runs, or the effective context that the guest has set.
     pub(crate) active: u32,
     pub(crate) plugin_configuration: Option<Vec<u8>>,
-    pub(crate) call_answer: Option<CallAnswer>,
+    /// The answer that is being delivered, and the root that it is for.
+    pub(crate) call_answer: Option<(u32, CallAnswer)>,
     /// Clusters with an upstream filter in this VM, and its root.
     pub(crate) upstream_filters: BTreeMap<String, u32>,
-    /// Header maps that callbacks have asked for outside their phases.
+    /// What callbacks have asked for that Envoy refuses, ignores or does not survive.
     pub(crate) out_of_phase: Vec<String>,
     last_context: u32,
     last_token: u32,
@@ -102,15 +109,30 @@ impl Contexts {
     }
 
     /// The root that the active context is or belongs to.
+    pub(crate) fn root_of_active(&self) -> u32 {
+        self.streams.get(&self.active).map_or(self.active, |(root, _)| *root)
+    }
+
     pub(crate) fn root(&self) -> Option<&RootContext> {
-        let root = self.streams.get(&self.active).map_or(self.active, |(root, _)| *root);
-        self.roots.get(&root)
+        self.roots.get(&self.root_of_active())
+    }
+
+    /// The root of this plugin name and text, if there is one.
+    pub(crate) fn root_like(&self, name: &str, configuration: &str) -> Option<u32> {
+        let is_like = |root: &RootContext| root.name == name && root.configuration == configuration;
+        self.roots.iter().find(|(_, root)| is_like(root)).map(|(context, _)| *context)
+    }
+
+    /// The answer that is being delivered to the active context's root.
+    fn answer(&self) -> Option<&CallAnswer> {
+        let (_, answer) = self.call_answer.as_ref().filter(|(root, _)| *root == self.root_of_active())?;
+        Some(answer)
     }
 
     /// Reads a header map; `None` if the callback must not see it.
     pub(crate) fn read_map<R>(&self, kind: u32, read: impl FnOnce(&Headers) -> R) -> Option<R> {
         if kind == map::CALL_RESPONSE_HEADERS {
-            return self.call_answer.as_ref().map(|answer| read(&answer.headers));
+            return self.answer().map(|answer| read(&answer.headers));
         }
         self.stream()?.borrow().readable(kind).map(read)
     }
@@ -130,7 +152,7 @@ impl Contexts {
             buffer::DOWNSTREAM_DATA | buffer::UPSTREAM_DATA | buffer::GRPC_RECEIVE | buffer::CALL_DATA => {
                 Some(Vec::new())
             }
-            buffer::CALL_RESPONSE_BODY => self.call_answer.as_ref().map(|answer| answer.body.clone()),
+            buffer::CALL_RESPONSE_BODY => self.answer().map(|answer| answer.body.clone()),
             buffer::VM_CONFIGURATION => Some(Vec::new()),
             buffer::PLUGIN_CONFIGURATION => self.plugin_configuration.clone(),
             _ => None,

@@ -107,7 +107,7 @@ impl Core {
         if let Some(stream) = call.filtered {
             self.filter_answer(stream, answer.as_ref());
         }
-        self.contexts().call_answer = answer;
+        self.contexts().call_answer = answer.map(|answer| (call.context, answer));
         let arguments = [call.context, call.token, headers as u32, body as u32, 0];
         self.call("proxy_on_http_call_response", call.context, &arguments);
         self.contexts().call_answer = None;
@@ -127,18 +127,24 @@ impl Core {
                 self.call("proxy_on_response_body", context, &[context, answer.body.len() as u32, 1]);
             }
         }
+        self.end(context);
+    }
+
+    fn end(&mut self, context: u32) {
         self.call("proxy_on_done", context, &[context]);
         self.call("proxy_on_delete", context, &[context]);
         self.forget(context);
     }
 
-    /// Removes a context that the guest was told to delete.
+    /// Removes a context that the guest was told to delete, and cancels its calls: after it, the upstream filters that these
+    /// were passing end, too.
     pub(crate) fn forget(&mut self, context: u32) {
         let contexts = self.contexts();
         contexts.roots.remove(&context);
         contexts.streams.remove(&context);
         let vm = contexts.vm;
-        contexts.process.lock().cancel_calls(vm, Some(context));
+        let cancelled = contexts.process.lock().cancel_calls(vm, Some(context));
+        cancelled.into_iter().filter_map(|call| call.filtered).for_each(|stream| self.end(stream));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::abi::Status;
 use crate::contexts::Contexts;
+use crate::headers::{Headers, is_sendable};
 use crate::process::State;
 use std::sync::MutexGuard;
 use wasmi::{Caller, Error, Extern, Memory, Val};
@@ -73,6 +74,9 @@ impl<'a> Guest<'a> {
             let allocate = allocate.iter().find_map(|name| self.caller.get_export(name)?.into_func());
             let allocate = allocate.ok_or_else(|| self.fault("finds no allocator in the guest"))?;
             data = allocate.typed::<u32, u32>(&self.caller)?.call(&mut self.caller, bytes.len() as u32)?;
+            if data == 0 {
+                return Ok(Status::InvalidMemoryAccess);
+            }
             self.write(data, bytes)?;
         }
         self.write(out_data, &data.to_le_bytes())?;
@@ -83,8 +87,21 @@ impl<'a> Guest<'a> {
     pub(crate) fn refused(&mut self, kind: u32, name: &str) {
         let logging = self.contexts().stream().is_some_and(|stream| stream.borrow().logging);
         if !logging {
-            let line = format!("{} of {name:?} in map {kind}", self.hostcall);
-            self.contexts_mut().out_of_phase.push(line);
+            self.fault_found(&format!("of {name:?} in map {kind}"));
+        }
+    }
+
+    /// Records a use of this hostcall that no guest should make.
+    pub(crate) fn fault_found(&mut self, what: &str) {
+        let line = format!("{} {what}", self.hostcall);
+        self.contexts_mut().out_of_phase.push(line);
+    }
+
+    /// Records headers that no codec of Envoy's sends, or that end a line early.
+    pub(crate) fn check_headers(&mut self, headers: &Headers) {
+        let faulty = headers.pairs().into_iter().find(|(name, value)| !is_sendable(name, value));
+        if let Some((name, value)) = faulty {
+            self.fault_found(&format!("sends {name:?}: {value:?}"));
         }
     }
 

@@ -118,6 +118,14 @@ impl Headers {
     }
 }
 
+/// Whether a name is a token and a value ends no line.
+pub(crate) fn is_sendable(name: &str, value: &str) -> bool {
+    let token = name.strip_prefix(':').unwrap_or(name);
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let path_ends = name == ":path" && value.bytes().any(|byte| byte <= b' ' || byte == 0x7F);
+    !token.is_empty() && token.bytes().all(is_token) && !value.contains(['\0', '\r', '\n']) && !path_ends
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

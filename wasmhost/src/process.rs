@@ -84,9 +84,16 @@ impl State {
         self.logs.push(LogLine { vm, level, message });
     }
 
-    /// Cancels the calls of a context or VM that ends, as Envoy does.
-    pub(crate) fn cancel_calls(&mut self, vm: usize, context: Option<u32>) {
-        self.calls.retain(|call| call.vm != vm || context.is_some_and(|context| call.context != context));
+    /// The time that this VM reads, nanoseconds since 1970.
+    pub(crate) fn time_of(&self, vm: usize) -> u64 {
+        self.now.saturating_add_signed(self.skews.get(&vm).copied().unwrap_or(0))
+    }
+
+    /// Cancels the calls of a root or VM that ends, as Envoy does, and returns them.
+    pub(crate) fn cancel_calls(&mut self, vm: usize, context: Option<u32>) -> Vec<HttpCall> {
+        let ends =
+            |call: &mut HttpCall| call.vm == vm && context.is_none_or(|context| call.context == context);
+        self.calls.extract_if(.., ends).collect()
     }
 }
 

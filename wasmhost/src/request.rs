@@ -24,6 +24,23 @@ fn grpc_status(response: &LocalResponse) -> i32 {
     }
 }
 
+/// What has come of a stream: Envoy never lets anything follow an end, or anything but headers come first.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Whether the request's headers are held, and its other parts with them.
+    held: bool,
+    /// Whether the test wants an order that Envoy never uses.
+    disorderly: bool,
+    request_over: bool,
+    answered: bool,
+    response_over: bool,
+}
+
+/// Whether these headers only announce the response: Envoy shows them to no plugin.
+fn are_informational(headers: &Headers) -> bool {
+    matches!(headers.get(":status"), Some(b"100" | b"102" | b"103"))
+}
+
 /// A stream context. Dropping it without [`Request::finish`] leaves the request in flight.
 ///
 /// Its headers and costs stay readable after the guest has deleted its side.
@@ -34,6 +51,7 @@ pub struct Request {
     context: Option<u32>,
     stream: Rc<RefCell<Stream>>,
     costs: Vec<Cost>,
+    progress: Progress,
     started: bool,
     logged: bool,
     done: bool,
@@ -50,6 +68,7 @@ impl Request {
             context: None,
             stream: Rc::new(RefCell::new(stream)),
             costs: Vec::new(),
+            progress: Progress::default(),
             started: false,
             logged: false,
             done: false,
@@ -72,6 +91,11 @@ impl Request {
         (stream.properties, stream.state) = (properties, state);
     }
 
+    /// From now on parts may come in an order that Envoy never uses.
+    pub fn disorder(&mut self) {
+        self.progress.disorderly = true;
+    }
+
     /// Request headers of a request without a body.
     pub fn headers_phase(&mut self) -> Action {
         self.request_headers(true)
@@ -81,17 +105,46 @@ impl Request {
     pub fn request_headers(&mut self, end_of_stream: bool) -> Action {
         assert!(!self.started, "request headers come once");
         self.started = true;
+        self.progress.request_over = end_of_stream;
         let headers = self.headers();
-        self.headers_callback("proxy_on_request_headers", map::REQUEST_HEADERS, headers, Some(end_of_stream))
+        let action = self.headers_callback(
+            "proxy_on_request_headers",
+            map::REQUEST_HEADERS,
+            headers,
+            Some(end_of_stream),
+        );
+        self.progress.held = action == Action::Pause;
+        action
+    }
+
+    /// Another part of the request comes, which is the last if it is `over`.
+    fn request_goes_on(&mut self, over: bool) {
+        let Progress { held, request_over, disorderly, .. } = &mut self.progress;
+        assert!(*disorderly || !*request_over, "the request has ended");
+        assert!(
+            *disorderly || !*held || self.stream.borrow().resumed,
+            "Envoy keeps the rest of a request that is held"
+        );
+        *request_over = over;
+    }
+
+    /// Another part of the response comes.
+    fn response_goes_on(&mut self, over: bool) {
+        let Progress { answered, response_over, disorderly, .. } = &mut self.progress;
+        let goes_on = *disorderly || (*answered && !*response_over);
+        assert!(goes_on, "this is no part of a response that has begun and not ended");
+        *response_over = over;
     }
 
     /// A part of the request's body.
     pub fn request_body(&mut self, body: &[u8], end_of_stream: bool) -> Action {
+        self.request_goes_on(end_of_stream);
         self.body_callback("proxy_on_request_body", buffer::REQUEST_BODY, body, end_of_stream)
     }
 
     /// Request trailers.
     pub fn request_trailers(&mut self, trailers: &[(&str, &str)]) -> Action {
+        self.request_goes_on(true);
         let trailers = Headers::new(trailers);
         self.headers_callback("proxy_on_request_trailers", map::REQUEST_TRAILERS, trailers, None)
     }
@@ -103,6 +156,11 @@ impl Request {
 
     /// Response headers whose values need not be text.
     pub fn response_headers_of(&mut self, headers: Headers, end_of_stream: bool) -> Action {
+        if are_informational(&headers) {
+            return Action::Continue;
+        }
+        assert!(self.progress.disorderly || !self.progress.answered, "a request has one response");
+        (self.progress.answered, self.progress.response_over) = (true, end_of_stream);
         self.headers_callback(
             "proxy_on_response_headers",
             map::RESPONSE_HEADERS,
@@ -119,6 +177,7 @@ impl Request {
 
     /// A part of the response's body.
     pub fn response_body(&mut self, body: &[u8], end_of_stream: bool) -> Action {
+        self.response_goes_on(end_of_stream);
         self.body_callback("proxy_on_response_body", buffer::RESPONSE_BODY, body, end_of_stream)
     }
 
@@ -129,6 +188,7 @@ impl Request {
 
     /// Response trailers whose values need not be text.
     pub fn response_trailers_of(&mut self, trailers: Headers) -> Action {
+        self.response_goes_on(true);
         self.headers_callback("proxy_on_response_trailers", map::RESPONSE_TRAILERS, trailers, None)
     }
 
@@ -161,7 +221,7 @@ impl Request {
             self.stream.borrow_mut().sent = Some(headers);
             return true;
         }
-        self.headers_callback("proxy_on_response_headers", map::RESPONSE_HEADERS, headers, Some(ends));
+        self.response_headers_of(headers, ends);
         if !ends {
             self.response_body(&response.body, true);
         }

@@ -46,15 +46,33 @@ impl Vm {
         self.id
     }
 
-    /// Creates a root context with this configuration, as Envoy does for a new plugin or a changed configuration.
+    /// Creates a root context with this configuration, as Envoy does for a new plugin or a changed configuration. Where
+    /// there is one with this name and text already, a filter of another listener or of a configuration that drains, it is that
+    /// one's, and the guest is told nothing.
     ///
     /// Envoy tries a configuration in a throwaway VM first; a test that cares does so with a VM of its own.
-    pub fn start_root(&self, root_id: &str, configuration: &str) -> Result<Root, Refused> {
+    pub fn start_root(&self, name: &str, configuration: &str) -> Result<Root, Refused> {
         let mut core = self.core.borrow_mut();
         let process = core.contexts().process.clone();
         let logged_before = process.lock().logs.len();
-        let context = core.contexts().next_context();
-        core.contexts().roots.insert(context, RootContext { root_id: root_id.to_owned(), tick_period: None });
+        let like = core.contexts().root_like(name, configuration);
+        if core.trap.is_none()
+            && let Some(context) = like
+            && let Some(root) = core.contexts().roots.get_mut(&context).filter(|root| root.accepted)
+        {
+            root.holders += 1;
+            return Ok(Root { vm: self.id, context });
+        }
+        // One that was refused is there still, and is created once more.
+        let context = like.unwrap_or_else(|| core.contexts().next_context());
+        let root = RootContext {
+            name: name.to_owned(),
+            configuration: configuration.to_owned(),
+            accepted: false,
+            holders: 1,
+            tick_period: None,
+        };
+        core.contexts().roots.insert(context, root);
 
         core.contexts().plugin_configuration = Some(configuration.as_bytes().to_vec());
         core.call("proxy_on_context_create", context, &[context, 0]);
@@ -67,6 +85,7 @@ impl Vm {
             core.contexts().plugin_configuration = None;
         }
         if accepted && core.trap.is_none() {
+            core.contexts().roots.get_mut(&context).into_iter().for_each(|root| root.accepted = true);
             return Ok(Root { vm: self.id, context });
         }
         let process = process.lock();
@@ -87,12 +106,16 @@ impl Vm {
         accepted && core.trap.is_none()
     }
 
-    /// Removes a configuration; false if the guest asked to wait, in which case nothing is deleted.
+    /// Removes a configuration, if no other filter has it; false if the guest asked to wait, in which case nothing is deleted.
     ///
     /// In Envoy streams keep their configuration alive, so all of them must have finished.
     pub fn stop_root(&self, root: Root) -> bool {
         let context = self.own(root);
         let mut core = self.core.borrow_mut();
+        if let Some(root) = core.contexts().roots.get_mut(&context).filter(|root| root.holders > 1) {
+            root.holders -= 1;
+            return true;
+        }
         let live = core.contexts().streams.values().filter(|(parent, _)| *parent == context).count();
         assert_eq!(live, 0, "{live} streams of this root are not finished");
         if core.call("proxy_on_done", context, &[context]) == Some(0) {
@@ -103,10 +126,12 @@ impl Vm {
         true
     }
 
-    /// Fires the timer once.
+    /// Fires the timer once, if the guest has asked for one.
     pub fn tick(&self, root: Root) {
         let context = self.own(root);
-        self.core.borrow_mut().call("proxy_on_tick", context, &[context]);
+        if self.tick_period(root).is_some() {
+            self.core.borrow_mut().call("proxy_on_tick", context, &[context]);
+        }
     }
 
     /// The tick period that the guest has asked for.
@@ -144,7 +169,8 @@ impl Vm {
         self.core.borrow_mut().call(callback, context, arguments)
     }
 
-    /// Header maps that the guest has asked for outside their phases, which Envoy refuses.
+    /// What the guest has asked for that Envoy refuses, ignores or does not survive: header maps outside their phases, a
+    /// second answer, headers that cannot be sent.
     pub fn out_of_phase(&self) -> Vec<String> {
         self.core.borrow_mut().contexts().out_of_phase.clone()
     }

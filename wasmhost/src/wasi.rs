@@ -10,6 +10,9 @@ use wasmi::{Caller, Error, Linker};
 const SUCCESS: u32 = 0;
 const BAD_DESCRIPTOR: u32 = 8;
 const NOT_IMPLEMENTED: u32 = 52;
+const NOT_SUPPORTED: u32 = 58;
+/// The clocks: the wall clock and the monotonic one.
+const CLOCKS: core::ops::Range<u32> = 0..2;
 const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 
@@ -93,9 +96,13 @@ pub(crate) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             Ok(SUCCESS)
         }
 
-        // All clocks are the fake one.
-        fn clock_time_get(guest, _clock: u32, _precision: u64, out_time: u32) {
-            let now = guest.process().now;
+        // Both clocks are the fake one.
+        fn clock_time_get(guest, clock: u32, _precision: u64, out_time: u32) {
+            if !CLOCKS.contains(&clock) {
+                return Ok(NOT_SUPPORTED);
+            }
+            let vm = guest.contexts().vm;
+            let now = guest.process().time_of(vm);
             guest.write(out_time, &now.to_le_bytes())?;
             Ok(SUCCESS)
         }

@@ -1,7 +1,7 @@
 //! Hostcalls for HTTP calls: recorded here, answered by the test.
 
 use super::hostcalls;
-use crate::abi::{Status, map};
+use crate::abi::{Status, buffer, map};
 use crate::calls::HttpCall;
 use crate::contexts::Contexts;
 use crate::guest::Guest;
@@ -29,13 +29,14 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
             if guest.process().blocked.contains(&cluster) {
                 return Ok(Status::InternalFailure);
             }
+            guest.check_headers(&headers);
             let contexts = guest.contexts_mut();
-            let (vm, context, token) = (contexts.vm, contexts.active, contexts.next_token());
+            let (vm, context, token) = (contexts.vm, contexts.root_of_active(), contexts.next_token());
             let timeout = Duration::from_millis(timeout_ms.into());
             let process = guest.process();
             let made_at = process.now;
             drop(process);
-            let filtered = upstream_filter(&mut guest, &cluster, &headers, body.is_empty())?;
+            let filtered = upstream_filter(&mut guest, &cluster, &headers, &body)?;
             if guest.process().hasty.contains(&cluster) {
                 guest.callback("proxy_on_http_call_response", context, &[context, token, 0, 0, 0])?;
                 return guest.write(out_token, &token.to_le_bytes());
@@ -52,7 +53,7 @@ fn upstream_filter(
     guest: &mut Guest<'_>,
     cluster: &str,
     headers: &Headers,
-    end: bool,
+    body: &[u8],
 ) -> Result<Option<u32>, Error> {
     let contexts = guest.contexts_mut();
     let Some(root) = contexts.upstream_filters.get(cluster).copied() else { return Ok(None) };
@@ -61,7 +62,13 @@ fn upstream_filter(
     contexts.streams.insert(context, (root, stream.clone()));
     guest.callback("proxy_on_context_create", context, &[context, root])?;
     stream.borrow_mut().maps[map::REQUEST_HEADERS as usize].arrive(headers.clone());
-    guest.callback("proxy_on_request_headers", context, &[context, headers.len() as u32, u32::from(end)])?;
+    let end = u32::from(body.is_empty());
+    guest.callback("proxy_on_request_headers", context, &[context, headers.len() as u32, end])?;
     stream.borrow_mut().maps[map::REQUEST_HEADERS as usize].open = false;
+    if !body.is_empty() {
+        stream.borrow_mut().bodies[buffer::REQUEST_BODY as usize] = Some(body.to_vec());
+        guest.callback("proxy_on_request_body", context, &[context, body.len() as u32, 1])?;
+        stream.borrow_mut().bodies[buffer::REQUEST_BODY as usize] = None;
+    }
     Ok(Some(context))
 }

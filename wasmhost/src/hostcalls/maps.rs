@@ -44,24 +44,30 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 
         fn proxy_set_header_map_pairs(guest, kind: u32, data: u32, size: u32) {
             let pairs = Headers::decode(&guest.bytes(data, size)?);
+            guest.check_headers(&pairs);
             let outcome = guest.contexts().write_map(kind, |headers| *headers = pairs);
             Ok(written(&mut guest, (kind, "every header"), outcome))
         }
 
         fn proxy_add_header_map_value(guest, kind: u32, name: u32, size: u32, value: u32, value_size: u32) {
             let (name, value) = (guest.text(name, size)?, guest.bytes(value, value_size)?);
+            guest.check_headers(&Headers::new(&[(&name, &String::from_utf8_lossy(&value))]));
             let outcome = guest.contexts().write_map(kind, |headers| headers.add(&name, &value));
             Ok(written(&mut guest, (kind, &name), outcome))
         }
 
         fn proxy_replace_header_map_value(guest, kind: u32, name: u32, size: u32, value: u32, value_size: u32) {
             let (name, value) = (guest.text(name, size)?, guest.bytes(value, value_size)?);
+            guest.check_headers(&Headers::new(&[(&name, &String::from_utf8_lossy(&value))]));
             let outcome = guest.contexts().write_map(kind, |headers| headers.replace(&name, &value));
             Ok(written(&mut guest, (kind, &name), outcome))
         }
 
         fn proxy_remove_header_map_value(guest, kind: u32, name: u32, size: u32) {
             let name = guest.text(name, size)?;
+            if matches!(name.as_str(), ":method" | ":path" | ":authority" | ":status") {
+                guest.fault_found(&format!("of {name:?}, without which Envoy answers 502 itself"));
+            }
             let outcome = guest.contexts().write_map(kind, |headers| headers.remove(&name));
             Ok(written(&mut guest, (kind, &name), outcome))
         }

@@ -30,6 +30,9 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
     }
 }
 
+/// The root id of every plugin, unlike its name.
+const ROOT_ID: &[u8] = b"root";
+
 /// The header maps among the properties. Envoy reads them, so headers are absent if the callback has no map.
 const MAPS: [(&[u8], u32); 3] = [
     (b"request\0headers\0", map::REQUEST_HEADERS),
@@ -55,7 +58,8 @@ fn find(contexts: &Contexts, path: &[u8]) -> Option<Vec<u8>> {
     let own = contexts.stream().and_then(|stream| stream.borrow().properties.get(path));
     let shared = || contexts.process.lock().properties.get(path);
     let plugin = || match path {
-        b"plugin_root_id" | b"plugin_name" => contexts.root().map(|root| root.root_id.clone().into_bytes()),
+        b"plugin_name" => contexts.root().map(|root| root.name.clone().into_bytes()),
+        b"plugin_root_id" => contexts.root().map(|_| ROOT_ID.to_vec()),
         _ => None,
     };
     // What a guest has set is found by a name without parts, and hides nothing.

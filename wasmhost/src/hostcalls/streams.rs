@@ -21,8 +21,13 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
                 details: guest.text(details, details_size)?,
                 grpc_status,
             };
-            if let Some(stream) = guest.contexts().stream() {
-                stream.borrow_mut().local_response.get_or_insert(response);
+            guest.check_headers(&response.headers);
+            match guest.contexts().stream() {
+                Some(stream) if stream.borrow().local_response.is_none() => {
+                    stream.borrow_mut().local_response = Some(response);
+                }
+                Some(_) => guest.fault_found("a second time"),
+                None => guest.fault_found("of a plugin, which has no request"),
             }
             Ok(Status::Ok)
         }

@@ -22,9 +22,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
 
         fn proxy_get_current_time_nanoseconds(guest, out_time: u32) {
             let vm = guest.contexts().vm;
-            let process = guest.process();
-            let now = process.now.saturating_add_signed(process.skews.get(&vm).copied().unwrap_or(0));
-            drop(process);
+            let now = guest.process().time_of(vm);
             guest.write(out_time, &now.to_le_bytes())
         }
 

@@ -25,6 +25,7 @@ const PRELUDE: &str = r#"
     (import "env" "proxy_send_local_response"
         (func $answer (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
     (import "env" "proxy_continue_stream" (func $resume (param i32) (result i32)))
+    (import "env" "proxy_set_effective_context" (func $act_for (param i32) (result i32)))
     (import "env" "proxy_grpc_close" (func $absent_from_the_host (param i32) (result i32)))
     (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
     (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
@@ -47,9 +48,15 @@ const PRELUDE: &str = r#"
         (i64.store (i32.const 0) (i64.const 0)))
 "#;
 
+/// A guest that ticks has asked for it.
+const TICKS: &str = r#"
+    (func (export "proxy_on_vm_start") (param i32 i32) (result i32) (drop (call $tick_every (i32.const 100))) (i32.const 1))
+"#;
+
 /// The module of these callbacks, in which `'text'` stands for the address and size of a string.
 pub fn guest(callbacks: &str) -> Module {
-    let (mut code, mut data) = (String::from(PRELUDE), String::new());
+    let ticks = if callbacks.contains("proxy_on_tick") { TICKS } else { "" };
+    let (mut code, mut data) = (PRELUDE.to_owned() + ticks, String::new());
     let mut free = 1024;
     for (index, piece) in callbacks.split('\'').enumerate() {
         if index % 2 == 0 {

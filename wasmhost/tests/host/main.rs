@@ -5,3 +5,4 @@ mod lifecycle;
 mod metering;
 mod requests;
 mod shared;
+mod strict;

@@ -86,11 +86,11 @@ fn a_map_outside_its_phase_is_a_bad_argument_but_the_access_log_may_read() {
 fn a_paused_request_keeps_its_headers_open_until_it_is_resumed() {
     let module = guest(
         r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))
-        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+        (func (export "proxy_on_tick") (param i32)
+            (drop (call $act_for (i32.const 2)))
             (call $digit (call $add (i32.const 0) 'x-late' '1'))
             (drop (call $resume (i32.const 0)))
-            (call $digit (call $add (i32.const 0) 'x-too-late' '1'))
-            (i32.const 0))"#,
+            (call $digit (call $add (i32.const 0) 'x-too-late' '1')))"#,
     );
     let process = Process::new(1);
     let vm = process.vm(&module).unwrap();
@@ -98,8 +98,9 @@ fn a_paused_request_keeps_its_headers_open_until_it_is_resumed() {
     let mut request = vm.request(root, &[]);
     assert_eq!(request.request_headers(false), Action::Pause);
     assert!(!request.is_resumed());
-    request.request_body(b"x", true);
+    vm.tick(root);
     assert!(request.is_resumed());
+    request.request_body(b"x", true);
     assert_eq!(said(&process), ["0", "2"]);
     assert_eq!(request.header("x-late").as_deref(), Some("1"));
     assert_eq!(request.header("x-too-late"), None);
@@ -135,7 +136,7 @@ fn properties_come_from_the_request_then_the_process_then_the_plugin() {
         r#"(func $show (param i32 i32)
             (call $digit (call $property (local.get 0) (local.get 1) (i32.const 0) (i32.const 4)))
             (call $say_result))
-        (func $all (call $show 'xds\00cluster_name') (call $show 'node\00id') (call $show 'plugin_root_id'))
+        (func $all (call $show 'xds\00cluster_name') (call $show 'node\00id') (call $show 'plugin_name'))
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (call $all) (i32.const 0))
         (func (export "proxy_on_tick") (param i32) (call $all))"#,
     );

@@ -28,7 +28,7 @@ fn a_compare_and_swap_between_two_vms_has_one_winner() {
     a.start_root("r", "").unwrap();
     assert_eq!(said(&process), ["1", ""]);
     process.set_shared_data("lease", b"old");
-    let (root_a, root_b) = (a.start_root("r", "").unwrap(), b.start_root("r", "").unwrap());
+    let (root_a, root_b) = (a.start_root("r", "new").unwrap(), b.start_root("r", "new").unwrap());
     assert_eq!(said(&process), ["0", "old", "0", "old"]);
     b.tick(root_b);
     a.tick(root_a);
