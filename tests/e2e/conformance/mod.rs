@@ -1,6 +1,7 @@
 //! The test host is as strict as Envoy: a small plugin makes the same host calls in every callback of both, and each
 //! returns the same.
 
+mod order;
 mod plugin;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,9 +207,12 @@ async fn in_envoy(wanted: &Results) -> Result<Results> {
     let mut web = Cluster::new("web", vec![backend.address()], Policy::RoundRobin);
     web.http2 = true;
     let none = Cluster { prefix: "/none".to_owned(), ..Cluster::new("none", Vec::new(), Policy::RoundRobin) };
+    let mut plugin = Filter::wasm(file.path().to_owned(), "configuration");
+    // Unlike its name.
+    plugin.0["typed_config"]["config"]["root_id"] = "root".into();
     let config = envoy::Config {
         clusters: vec![web, none],
-        filters: vec![Filter::wasm(file.path().to_owned(), "configuration")],
+        filters: vec![plugin],
         concurrency: 1,
         ..envoy::Config::default()
     };

@@ -86,7 +86,7 @@ impl Data {
 }
 
 /// A header map in the form of the ABI.
-fn headers(pairs: &[(&str, &str)]) -> Vec<u8> {
+pub fn headers(pairs: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = (pairs.len() as u32).to_le_bytes().to_vec();
     for (name, value) in pairs {
         bytes.extend((name.len() as u32).to_le_bytes());
@@ -170,6 +170,7 @@ fn properties(data: &mut Data, calls: &mut Vec<Call>) {
         "xds\0cluster_name",
         "response\0code_details",
         "upstream\0address",
+        "plugin_name",
     ];
     // As they are, set, and read once more.
     let paths = names.map(|name| data.add(name));
