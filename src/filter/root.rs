@@ -40,8 +40,15 @@ struct Latest {
     worker: Weak<RefCell<Worker>>,
     first: u64,
     roots: Vec<u64>,
-    /// Whether a configuration for the same clusters has come after its own: no request passes both.
-    succeeded: bool,
+    /// The worker of a configuration for the same clusters that came after its own: no request passes both, as long as that
+    /// one is there. If it is taken back Envoy uses the root of the one before again.
+    successor: Weak<RefCell<Worker>>,
+}
+
+impl Latest {
+    fn is_succeeded(&self) -> bool {
+        self.successor.strong_count() > 0
+    }
 }
 
 /// Whether attempts can be followed.
@@ -177,7 +184,7 @@ impl Root {
             let before = at.map(|at| latest.remove(at));
             let (first, mut roots) = before.map_or((number, Vec::new()), |of| (of.first, of.roots));
             roots.push(number);
-            latest.push(Latest { name, worker: it, first, roots, succeeded: false });
+            latest.push(Latest { name, worker: it, first, roots, successor: Weak::new() });
         });
         self.worker.replace(Some(worker.clone()));
     }
@@ -265,9 +272,9 @@ impl Root {
         // One that observes may stand beside one that steers.
         let comes_before = |old: &Worker| old.named() == named && old.config().mode == worker.config().mode;
         let before = old.filter(|old| old.try_borrow().is_ok_and(|old| comes_before(&old)));
-        Root::succeed(before.as_ref());
         self.tick_period_ms.set(worker.tick_period_ms());
         let worker = Rc::new(RefCell::new(worker));
+        Root::succeed(before.as_ref(), &worker);
         WORKERS.with(|workers| {
             let Ok(mut workers) = workers.try_borrow_mut() else { return };
             workers.retain(|old| old.strong_count() > 0);
@@ -277,16 +284,17 @@ impl Root {
         set_tick_period(self.tick_period_ms.get())
     }
 
-    /// Notes that a configuration comes after that of worker `old`, and whether there are other filters beside it.
-    fn succeed(old: Option<&Rc<RefCell<Worker>>>) {
+    /// Notes that the configuration of worker `new` comes after that of worker `old`, and whether there are other filters
+    /// beside it.
+    fn succeed(old: Option<&Rc<RefCell<Worker>>>, new: &Rc<RefCell<Worker>>) {
         LATEST.with(|latest| {
             let Ok(mut latest) = latest.try_borrow_mut() else { return };
             for of in
                 latest.iter_mut().filter(|of| old.is_some_and(|old| of.worker.ptr_eq(&Rc::downgrade(old))))
             {
-                of.succeeded = true;
+                of.successor = Rc::downgrade(new);
             }
-            SEVERAL.set(latest.iter().any(|of| !of.succeeded && of.worker.strong_count() > 0));
+            SEVERAL.set(latest.iter().any(|of| !of.is_succeeded() && of.worker.strong_count() > 0));
         });
     }
 
@@ -378,7 +386,10 @@ impl Root {
     pub fn end(&self) {
         let was_last = !self.is_outlived();
         match self.leave() {
-            None if was_last => _ = self.with(|worker| worker.end(&Envoy)),
+            None if was_last => {
+                self.pass_on();
+                self.with(|worker| worker.end(&Envoy));
+            }
             None => {}
             Some((_, is_first)) => {
                 self.with(|worker| worker.lose_probes(&Envoy));
@@ -387,6 +398,20 @@ impl Root {
                 }
             }
         }
+    }
+
+    /// Its worker ends: what came before it is succeeded by what came after it, if anything has.
+    #[inline(never)]
+    fn pass_on(&self) {
+        let Some(worker) = self.worker() else { return };
+        let ends = Rc::downgrade(&worker);
+        LATEST.with(|latest| {
+            let Ok(mut latest) = latest.try_borrow_mut() else { return };
+            let of = latest.iter().find(|of| of.worker.ptr_eq(&ends));
+            let after = of.map(|of| of.successor.clone()).unwrap_or_default();
+            let before = latest.iter_mut().filter(|of| of.successor.ptr_eq(&ends));
+            before.for_each(|of| of.successor = after.clone());
+        });
     }
 
     /// The configuration was refused and has been taken back: the one before it is the latest again.

@@ -223,6 +223,26 @@ fn a_new_configuration_costs_requests_no_further_call() {
     assert_eq!(marks(&mut world, steers), 1, "one that observes may stand beside one that steers");
 }
 
+/// A configuration that is taken back while the one before it drains: Envoy uses that one's root again without a callback. It
+/// stands beside another filter of the chain as before.
+#[test]
+fn a_configuration_that_is_in_force_again_marks_its_decisions_for_other_filters() {
+    let mut world = Wasm::new(3);
+    let thread = world.thread();
+    let json = config(3, "", "");
+    let first = load(&mut world, thread, &json);
+    load(&mut world, thread, &json.replace("web", "api"));
+    let second = load(&mut world, thread, &config(3, r#""slow_start":"1s""#, ""));
+    let again = load(&mut world, thread, &json);
+    assert_eq!(world.vm(first).1, world.vm(again).1);
+    world.end(second);
+    load(&mut world, thread, &config(3, r#""slow_start":"1s""#, "").replace("web", "api"));
+    let mut request = begin(&mut world, again);
+    assert_eq!(request.hostcalls("proxy_set_property"), 1);
+    respond(&mut request, &Ending::good());
+    request.finish();
+}
+
 /// The counts since its last tick are counted as well.
 #[test]
 fn a_worker_that_ends_has_published_everything() {
