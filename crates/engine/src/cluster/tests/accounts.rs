@@ -85,11 +85,14 @@ fn requests_of_an_endpoint_that_has_left_end_in_no_other_account() {
 fn the_open_requests_of_an_endpoint_that_has_left_are_no_others() {
     let mut cluster = cluster(&settings(), &fleet(3));
     cluster.refresh(s(0.0));
-    for _ in 0..4 {
-        let handle = cluster.sends(1, s(0.0));
-        cluster.uploading(handle.endpoint, s(0.0));
-        cluster.opened(handle.endpoint, s(0.0));
+    for at in 0..4 {
+        let now = s(0.1 * f64::from(at));
+        let handle = cluster.sends(1, now);
+        cluster.uploading(handle.endpoint, now);
+        cluster.opened(handle.endpoint, now);
+        cluster.tick(ProbeShard::ALONE, now);
     }
+    assert!(cluster.endpoints.open_requests.last_answer(1).is_some_and(|at| at < s(1.0)));
     replace(&mut cluster, s(1.0));
     assert_eq!(cluster.endpoints.open_requests.last_answer(1), Some(s(1.0)), "as if it had just answered");
 }
