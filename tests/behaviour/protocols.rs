@@ -76,7 +76,9 @@ fn a_slow_upload_makes_no_endpoint_look_slow(mut world: impl World) {
                 world.advance(ms(10));
                 end(&mut stream, &Ending { served_by: Some(to), ..Ending::good() });
             }
-            let plugin = world.configure(thread, "evenkeel", &config(2, BY_LATENCY, "")).expect("accepted");
+            // Another text: for the same one Envoy would keep the worker.
+            let json = config(2, BY_LATENCY, "") + " ";
+            let plugin = world.configure(thread, "evenkeel", &json).expect("accepted");
             let mut counts = BTreeMap::<String, usize>::new();
             (0..40)
                 .for_each(|_| *counts.entry(serve(&mut world, plugin, |_| Ending::good())).or_default() += 1);
