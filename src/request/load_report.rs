@@ -1,12 +1,12 @@
 //! Load reports in responses: ORCA's `endpoint-load-metrics` in its three forms (xDS `OrcaLoadReport`, prefixed with
 //! `TEXT`, `JSON` or `BIN`; a header name that ends in `-bin` needs no prefix), or a header that is a plain number.
 
-use crate::discovery::json::{self, Fields, Object};
+use crate::discovery::json::{self, Fields, Object, Unread};
 use crate::host::Bytes;
 use engine::settings::LoadReport;
 use engine::time::Time;
 use engine::{Balancer, RequestHandle};
-use serde::de::{DeserializeSeed, MapAccess};
+use serde::de::DeserializeSeed;
 
 /// The longest header that is read, bytes.
 const MAX_BYTES: usize = 4096;
@@ -88,7 +88,8 @@ fn of_text(text: &str, metric: &str) -> Option<f64> {
 
 fn of_json(text: &str, wanted: &Wanted) -> Option<f64> {
     let mut found = Found { wanted, in_map: false, value: None };
-    let mut input = serde_json::Deserializer::from_str(text);
+    // From bytes, as everywhere else: a reader of text would be the whole of serde_json's code once more.
+    let mut input = serde_json::Deserializer::from_slice(text.as_bytes());
     Object(&mut found).deserialize(&mut input).ok()?;
     input.end().ok()?;
     found.value
@@ -101,17 +102,17 @@ struct Found<'w> {
     value: Option<f64>,
 }
 
-impl<'de> Fields<'de> for Found<'_> {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+impl Fields for Found<'_> {
+    fn field(&mut self, key: &str, value: &mut dyn json::Value) -> Result<(), Unread> {
         match self.wanted.key {
-            Some(wanted) if self.in_map && key == wanted => self.value = Some(object.next_value()?),
+            Some(wanted) if self.in_map && key == wanted => self.value = Some(value.number()?),
             Some(_) if !self.in_map && is_named(key, self.wanted.field) => {
                 let mut inside = Found { wanted: self.wanted, in_map: true, value: None };
-                object.next_value_seed(Object(&mut inside))?;
+                value.object(&mut inside)?;
                 self.value = inside.value;
             }
-            None if is_named(key, self.wanted.field) => self.value = Some(object.next_value()?),
-            _ => json::skip(object)?,
+            None if is_named(key, self.wanted.field) => self.value = Some(value.number()?),
+            _ => value.skip()?,
         }
         Ok(())
     }

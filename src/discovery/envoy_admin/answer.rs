@@ -2,13 +2,10 @@
 
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
-use std::borrow::Cow;
-
-use serde::de::MapAccess;
 
 use super::scanner::{Scanner, Unreadable};
 use crate::discovery::found::{Finding, Found};
-use crate::discovery::json::{Fields, Object, skip};
+use crate::discovery::json::{Fields, Unread, Value};
 use crate::host::Body;
 use config::printable::printable;
 use engine::endpoint::AnnouncedHealth;
@@ -78,8 +75,8 @@ pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Listing,
     }
     let (mut found, mut others) = (vec![None; clusters.len()], 0);
     let mut scanner = Scanner::new(body);
-    scanner.object(&["cluster_statuses"], |scanner, _| {
-        scanner.array(|scanner| {
+    scanner.object(&["cluster_statuses"], &mut |scanner, _| {
+        scanner.array(&mut |scanner| {
             let one = Cluster::read(scanner, clusters)?;
             let at = clusters.iter().position(|cluster| *cluster == one.name);
             match at.and_then(|at| found.get_mut(at)) {
@@ -111,13 +108,13 @@ impl Cluster {
     fn read(scanner: &mut Scanner<'_>, asked: &[&str]) -> Result<Cluster, Unreadable> {
         let Cluster { mut name, mut hosts } = Cluster::default();
         let fields = ["name", "eds_service_name", "observability_name", "host_statuses"];
-        scanner.object(&fields, |scanner, field| {
+        scanner.object(&fields, &mut |scanner, field| {
             match field {
                 "name" => name = scanner.value()?,
                 "eds_service_name" => hosts.eds_name = Some(scanner.value()?),
                 "observability_name" => hosts.stat_name = Some(scanner.value()?),
                 _ if !name.is_empty() && !asked.contains(&&*name) => scanner.skip()?,
-                _ => scanner.array(|scanner| {
+                _ => scanner.array(&mut |scanner| {
                     match Host::read(scanner)?.found() {
                         Ok(found) => hosts.finding.add_host(found),
                         Err(out) => hosts.finding.leave_out(&out.name, out.weight, out.priority),
@@ -146,7 +143,7 @@ impl Host {
         let mut host = Host::default();
         scanner.object(
             &["address", "health_status", "weight", "priority", "locality"],
-            |scanner, field| match field {
+            &mut |scanner, field| match field {
                 "address" => scanner.read(&mut host.address),
                 "health_status" => scanner.read(&mut host.health),
                 "locality" => scanner.read(&mut host.locality),
@@ -208,15 +205,15 @@ impl Address {
     }
 }
 
-impl<'de> Fields<'de> for Address {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+impl Fields for Address {
+    fn field(&mut self, key: &str, value: &mut dyn Value) -> Result<(), Unread> {
         match key {
-            "socket_address" => return object.next_value_seed(Object(&mut self.socket)),
+            "socket_address" => return value.object(&mut self.socket),
             "pipe" => self.other = "a pipe",
             "envoy_internal_address" => self.other = "an internal listener",
             _ => {}
         }
-        skip(object)
+        value.skip()
     }
 }
 
@@ -226,12 +223,12 @@ struct Socket {
     port: u32,
 }
 
-impl<'de> Fields<'de> for Socket {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+impl Fields for Socket {
+    fn field(&mut self, key: &str, value: &mut dyn Value) -> Result<(), Unread> {
         match key {
-            "address" => self.ip = object.next_value()?,
-            "port_value" => self.port = object.next_value()?,
-            _ => skip(object)?,
+            "address" => self.ip = value.text()?,
+            "port_value" => self.port = value.whole()?,
+            _ => value.skip()?,
         }
         Ok(())
     }
@@ -254,13 +251,13 @@ impl LocalityName {
     }
 }
 
-impl<'de> Fields<'de> for LocalityName {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+impl Fields for LocalityName {
+    fn field(&mut self, key: &str, value: &mut dyn Value) -> Result<(), Unread> {
         match key {
-            "region" => self.region = object.next_value()?,
-            "zone" => self.zone = object.next_value()?,
-            "sub_zone" => self.sub_zone = object.next_value()?,
-            _ => skip(object)?,
+            "region" => self.region = value.text()?,
+            "zone" => self.zone = value.text()?,
+            "sub_zone" => self.sub_zone = value.text()?,
+            _ => value.skip()?,
         }
         Ok(())
     }
@@ -272,10 +269,10 @@ struct Health {
     condition: AnnouncedHealth,
 }
 
-impl<'de> Fields<'de> for Health {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+impl Fields for Health {
+    fn field(&mut self, key: &str, value: &mut dyn Value) -> Result<(), Unread> {
         let announced = match key {
-            "eds_health_status" => match &*object.next_value::<Cow<'_, str>>()? {
+            "eds_health_status" => match &*value.text()? {
                 "UNHEALTHY" | "TIMEOUT" => AnnouncedHealth::Unhealthy,
                 "DRAINING" => AnnouncedHealth::Draining,
                 "DEGRADED" => AnnouncedHealth::Degraded,
@@ -292,9 +289,9 @@ impl<'de> Fields<'de> for Health {
                     }
                     // `pending_dynamic_removal` says nothing against a host: its control plane no longer lists it, and
                     // Envoy uses it for as long as it passes its health checks.
-                    _ => return skip(object),
+                    _ => return value.skip(),
                 };
-                if object.next_value()? { meaning } else { AnnouncedHealth::Serving }
+                if value.flag()? { meaning } else { AnnouncedHealth::Serving }
             }
         };
         self.condition = self.condition.max(announced);

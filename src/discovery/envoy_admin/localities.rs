@@ -17,11 +17,11 @@ pub fn parse(status: u32, body: &dyn Body, clusters: &[&str]) -> Result<Vec<Vec<
     }
     let mut found = vec![Vec::new(); clusters.len()];
     let mut scanner = Scanner::new(body);
-    scanner.object(&["configs"], |scanner, _| {
-        scanner.array(|scanner| {
-            scanner.object(&["static_endpoint_configs", "dynamic_endpoint_configs"], |scanner, _| {
-                scanner.array(|scanner| {
-                    scanner.object(&["endpoint_config"], |scanner, _| {
+    scanner.object(&["configs"], &mut |scanner, _| {
+        scanner.array(&mut |scanner| {
+            scanner.object(&["static_endpoint_configs", "dynamic_endpoint_configs"], &mut |scanner, _| {
+                scanner.array(&mut |scanner| {
+                    scanner.object(&["endpoint_config"], &mut |scanner, _| {
                         let one = Assignment::read(scanner, clusters)?;
                         let at = clusters.iter().position(|cluster| *cluster == one.cluster);
                         if let Some(found) = at.and_then(|at| found.get_mut(at)) {
@@ -47,10 +47,10 @@ impl Assignment {
     #[inline(never)]
     fn read(scanner: &mut Scanner<'_>, asked: &[&str]) -> Result<Assignment, Unreadable> {
         let (mut cluster, mut localities) = (String::new(), Vec::new());
-        scanner.object(&["cluster_name", "endpoints"], |scanner, field| match field {
+        scanner.object(&["cluster_name", "endpoints"], &mut |scanner, field| match field {
             "cluster_name" => scanner.value().map(|name| cluster = name),
             _ if !cluster.is_empty() && !asked.contains(&&*cluster) => scanner.skip(),
-            _ => scanner.array(|scanner| {
+            _ => scanner.array(&mut |scanner| {
                 let locality = read_locality(scanner)?;
                 if localities.len() < MOST {
                     localities.push(locality);
@@ -66,13 +66,14 @@ impl Assignment {
 fn read_locality(scanner: &mut Scanner<'_>) -> Result<Locality, Unreadable> {
     let (mut name, mut locality) = (LocalityName::default(), Locality::default());
     let fields = ["locality", "load_balancing_weight", "priority", "lb_endpoints"];
-    scanner.object(&fields, |scanner, field| match field {
+    scanner.object(&fields, &mut |scanner, field| match field {
         "locality" => scanner.read(&mut name),
         "load_balancing_weight" => scanner.value().map(|weight| locality.weight = weight),
         "priority" => scanner.value().map(|priority| locality.priority = priority),
-        _ => scanner.array(|scanner| {
+        _ => scanner.array(&mut |scanner| {
             let mut weight = None::<u32>;
-            scanner.object(&["load_balancing_weight"], |scanner, _| scanner.value().map(|w| weight = w))?;
+            scanner
+                .object(&["load_balancing_weight"], &mut |scanner, _| scanner.value().map(|w| weight = w))?;
             locality.hosts += f64::from(weight.unwrap_or(1));
             Ok(())
         }),

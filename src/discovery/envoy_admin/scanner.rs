@@ -50,7 +50,7 @@ impl<'b> Scanner<'b> {
     pub fn object(
         &mut self,
         names: &[&'static str],
-        mut field: impl FnMut(&mut Self, &'static str) -> Result<(), Unreadable>,
+        field: &mut dyn FnMut(&mut Self, &'static str) -> Result<(), Unreadable>,
     ) -> Result<(), Unreadable> {
         if self.opens(b'{', "an object")? {
             let mut first = true;
@@ -69,7 +69,7 @@ impl<'b> Scanner<'b> {
     /// Calls `element` for each element of an array, which has to read it; `null` counts as an empty array.
     pub fn array(
         &mut self,
-        mut element: impl FnMut(&mut Self) -> Result<(), Unreadable>,
+        element: &mut dyn FnMut(&mut Self) -> Result<(), Unreadable>,
     ) -> Result<(), Unreadable> {
         if self.opens(b'[', "an array")? {
             let mut first = true;
@@ -88,7 +88,7 @@ impl<'b> Scanner<'b> {
     }
 
     /// Reads an object into `to`.
-    pub fn read<T: for<'de> Fields<'de>>(&mut self, to: &mut T) -> Result<(), Unreadable> {
+    pub fn read(&mut self, to: &mut dyn Fields) -> Result<(), Unreadable> {
         let value = self.hold()?;
         let mut input = serde_json::Deserializer::from_slice(self.window.get(value).unwrap_or_default());
         let read = Object(to).deserialize(&mut input).and_then(|()| input.end());
@@ -358,7 +358,7 @@ mod tests {
     fn wanted(json: &[u8], at_a_time: usize) -> Result<Vec<String>, Unreadable> {
         let (body, mut found) = (Slow(json, at_a_time), Vec::new());
         let mut scanner = Scanner::new(&body);
-        scanner.object(&["want"], |scanner, _| {
+        scanner.object(&["want"], &mut |scanner, _| {
             found.push(scanner.value::<serde_json::Value>()?.to_string());
             Ok(())
         })?;

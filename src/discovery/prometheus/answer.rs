@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::DeserializeSeed;
 
-use crate::discovery::json::{Fields, Object, skip};
+use crate::discovery::json::{Elements, Fields, Object, Point, Unread, Value};
 use config::printable::printable;
 
 /// The largest response, bytes; one number per endpoint needs much less.
@@ -137,17 +137,15 @@ struct Envelope<'l> {
     data: Data<'l>,
 }
 
-impl<'de> Fields<'de> for Envelope<'_> {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+impl Fields for Envelope<'_> {
+    fn field(&mut self, key: &str, value: &mut dyn Value) -> Result<(), Unread> {
         match key {
-            "status" => self.status = object.next_value()?,
-            "errorType" => self.kind = object.next_value()?,
-            "error" => self.message = object.next_value()?,
-            "warnings" => {
-                self.warnings = object.next_value::<Option<Vec<IgnoredAny>>>()?.map_or(0, |list| list.len())
-            }
-            "data" => object.next_value_seed(Object(&mut self.data))?,
-            _ => skip(object)?,
+            "status" => self.status = value.text()?,
+            "errorType" => self.kind = value.text_or_null()?,
+            "error" => self.message = value.text_or_null()?,
+            "warnings" => self.warnings = value.length()?,
+            "data" => value.object(&mut self.data)?,
+            _ => value.skip()?,
         }
         Ok(())
     }
@@ -163,106 +161,70 @@ struct Data<'l> {
     bare_value: bool,
 }
 
-impl<'de> Fields<'de> for Data<'_> {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+impl Fields for Data<'_> {
+    fn field(&mut self, key: &str, value: &mut dyn Value) -> Result<(), Unread> {
         match key {
-            "resultType" => self.result_type = object.next_value()?,
-            "result" => object.next_value_seed(Series(self))?,
-            _ => skip(object)?,
+            "resultType" => self.result_type = value.text_or_null()?,
+            "result" => {
+                let one = OneSeries::new(self);
+                value.array(&mut Series { data: self, one })?;
+            }
+            _ => value.skip()?,
         }
         Ok(())
     }
 }
 
 /// The result: an array of series, or `[time, value]` for a scalar or a string.
-struct Series<'d, 'l>(&'d mut Data<'l>);
-
-impl<'de> DeserializeSeed<'de> for Series<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
-        input.deserialize_any(self)
-    }
+struct Series<'d, 'l> {
+    data: &'d mut Data<'l>,
+    one: OneSeries<'l>,
 }
 
-impl<'de> Visitor<'de> for Series<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of series")
-    }
-
-    /// `null`: an empty list, as some servers write it.
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
-        while array.next_element_seed(Item(self.0))?.is_some() {}
+impl Fields for Series<'_, '_> {
+    fn field(&mut self, key: &str, value: &mut dyn Value) -> Result<(), Unread> {
+        match key {
+            "metric" => value.object(&mut self.one.labels)?,
+            "value" => self.one.point = value.point()?,
+            "values" => self.one.point = value.last_point()?,
+            other => {
+                self.one.histogram |= matches!(other, "histogram" | "histograms");
+                value.skip()?;
+            }
+        }
         Ok(())
     }
 }
 
-struct Item<'d, 'l>(&'d mut Data<'l>);
-
-impl<'de> DeserializeSeed<'de> for Item<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
-        input.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Item<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a series")
+impl Elements for Series<'_, '_> {
+    fn begin(&mut self) {
+        self.one = OneSeries::new(self.data);
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        self.0.bare_value = true;
-        Ok(())
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        self.visit_f64(0.0)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        self.visit_f64(0.0)
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        self.visit_f64(0.0)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<(), A::Error> {
-        let (wanted, further) = (self.0.address_label, self.0.further);
-        let labels = Labels {
-            wanted,
-            further,
-            address: None,
-            found: vec![None; further.len()],
-            others: String::new(),
-        };
-        let mut one = OneSeries { labels, point: Point::default(), histogram: false };
-        Object(&mut one).visit_map(object)?;
-        let Point { at, value } = one.point;
-        let answer = &mut self.0.answer;
-        match one.labels.address {
+    fn end(&mut self) {
+        let OneSeries { labels, point: Point { at, value }, histogram } = &mut self.one;
+        let answer = &mut self.data.answer;
+        match labels.address.take() {
             Some(address) => {
-                answer.histograms += usize::from(one.histogram && value.is_none());
-                answer.samples.push(Sample { address, value, at, labels: one.labels.found });
+                answer.histograms += usize::from(*histogram && value.is_none());
+                let labels = core::mem::take(&mut labels.found);
+                answer.samples.push(Sample { address, value: *value, at: *at, labels });
             }
             None => {
                 answer.unnamed += 1;
                 if answer.unnamed == 1 {
-                    answer.labels_instead = printable(&one.labels.others, MAX_SHOWN);
+                    answer.labels_instead = printable(&labels.others, MAX_SHOWN);
                 }
             }
         }
-        Ok(())
+    }
+
+    fn bare(&mut self) {
+        self.data.bare_value = true;
+    }
+
+    fn expected(&self) -> [&'static str; 2] {
+        ["an array of series", "a series"]
     }
 }
 
@@ -272,18 +234,12 @@ struct OneSeries<'l> {
     histogram: bool,
 }
 
-impl<'de> Fields<'de> for OneSeries<'_> {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
-        match key {
-            "metric" => object.next_value_seed(Object(&mut self.labels))?,
-            "value" => self.point = object.next_value()?,
-            "values" => self.point = object.next_value::<LastPoint>()?.0,
-            other => {
-                self.histogram |= matches!(other, "histogram" | "histograms");
-                skip(object)?;
-            }
-        }
-        Ok(())
+impl<'l> OneSeries<'l> {
+    fn new(of: &Data<'l>) -> OneSeries<'l> {
+        let (wanted, further) = (of.address_label, of.further);
+        let found = vec![None; further.len()];
+        let labels = Labels { wanted, further, address: None, found, others: String::new() };
+        OneSeries { labels, point: Point::default(), histogram: false }
     }
 }
 
@@ -296,16 +252,16 @@ struct Labels<'l> {
     others: String,
 }
 
-impl<'de> Fields<'de> for Labels<'_> {
-    fn field<A: MapAccess<'de>>(&mut self, key: &str, object: &mut A) -> Result<(), A::Error> {
+impl Fields for Labels<'_> {
+    fn field(&mut self, key: &str, value: &mut dyn Value) -> Result<(), Unread> {
         if key != self.wanted && !self.further.contains(&key) {
             if self.others.len() < MAX_SHOWN {
                 self.others.push_str(if self.others.is_empty() { "" } else { ", " });
                 self.others.push_str(key);
             }
-            return skip(object);
+            return value.skip();
         }
-        let text: String = object.next_value()?;
+        let text = value.text()?;
         let text = (1..=MAX_LABEL).contains(&text.len()).then_some(text);
         // One label may be used for several fields, such as zone and version.
         let named = self.further.iter().zip(&mut self.found).filter(|(label, _)| **label == key);
@@ -314,78 +270,6 @@ impl<'de> Fields<'de> for Labels<'_> {
             self.address = text;
         }
         Ok(())
-    }
-}
-
-/// `[time, "value"]`
-#[derive(Clone, Copy, Default)]
-struct Point {
-    at: Option<f64>,
-    value: Option<f64>,
-}
-
-impl<'de> serde::Deserialize<'de> for Point {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let (Number(at), Number(value)) = <(Number, Number)>::deserialize(input)?;
-        Ok(Point { at, value })
-    }
-}
-
-/// `[[time, "value"], …]`, oldest first; of an empty list there is no last point.
-struct LastPoint(Point);
-
-impl<'de> serde::Deserialize<'de> for LastPoint {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_seq(LastPoint(Point::default()))
-    }
-}
-
-impl<'de> Visitor<'de> for LastPoint {
-    type Value = LastPoint;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of points")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<LastPoint, A::Error> {
-        let mut last = self;
-        while let Some(point) = array.next_element()? {
-            last = LastPoint(point);
-        }
-        Ok(last)
-    }
-}
-
-/// A finite number, written as text so that NaN and infinities can be written too.
-struct Number(Option<f64>);
-
-impl<'de> serde::Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        input.deserialize_any(Number(None))
-    }
-}
-
-impl Visitor<'_> for Number {
-    type Value = Number;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number in quotes")
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Number, E> {
-        Ok(Number(text.parse().ok().filter(|value: &f64| value.is_finite())))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Number, E> {
-        Ok(Number(Some(value)))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Number, E> {
-        Ok(Number(Some(value as f64)))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Number, E> {
-        Ok(Number(Some(value as f64)))
     }
 }
 
