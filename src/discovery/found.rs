@@ -1,7 +1,6 @@
 //! The endpoints that one source names, before the sources are merged.
 
 use core::net::SocketAddr;
-use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 
@@ -67,8 +66,8 @@ pub struct Finding {
     pub examples: Vec<String>,
     /// The number of endpoints beyond [`MAX_ENDPOINTS`].
     pub beyond: usize,
-    /// By priority: the sum of the weights of skipped entries.
-    left_out: BTreeMap<u32, f64>,
+    /// The first priority of skipped entries, and the sum of their weights there: no other can be the one that is used first.
+    left_out: Option<(u32, f64)>,
     /// The positions in `found`.
     seen: HashMap<SocketAddr, usize>,
 }
@@ -113,7 +112,11 @@ impl Finding {
             self.examples.push(name);
         }
         if weight > 0.0 {
-            *self.left_out.entry(priority).or_default() += weight;
+            self.left_out = Some(match self.left_out {
+                Some((first, sum)) if first < priority => (first, sum),
+                Some((first, sum)) if first == priority => (first, sum + weight),
+                _ => (priority, weight),
+            });
         }
     }
 
@@ -121,11 +124,12 @@ impl Finding {
     /// 0..=1.
     pub fn unsteerable(&self) -> f64 {
         let first = self.found.iter().map(|found| found.priority.unwrap_or(0)).min();
-        let Some(first) = first.into_iter().chain(self.left_out.keys().copied()).min() else { return 0.0 };
+        let (skipped, left_out) = self.left_out.unzip();
+        let Some(first) = first.into_iter().chain(skipped).min() else { return 0.0 };
         let here =
             self.found.iter().filter(|f| f.priority.unwrap_or(0) == first && !f.condition.is_unavailable());
         let steered: f64 = here.map(|found| found.weight.unwrap_or(1.0)).sum();
-        let left_out = self.left_out.get(&first).copied().unwrap_or(0.0);
+        let left_out = left_out.filter(|_| skipped == Some(first)).unwrap_or(0.0);
         if left_out > 0.0 { left_out / (left_out + steered) } else { 0.0 }
     }
 }
