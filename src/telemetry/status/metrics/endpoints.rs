@@ -2,34 +2,36 @@
 
 use super::super::names::STATES;
 use super::super::report::{ClusterReport, Signal, SignalFit};
-use super::text::{Text, escaped};
+use super::text::{OfEndpoint, Text, escaped};
+
+/// Name, kind and help of what each endpoint has one number of, and the number.
+const NUMBERS: &[(&str, &str, &str, OfEndpoint)] = &[
+    ("picks_total", "counter", "Times the endpoint was chosen.", |e| Some(e.picks as f64)),
+    ("requests_total", "counter", "Requests to the endpoint that ended.", |e| Some(e.requests as f64)),
+    ("failures_total", "counter", "Requests that failed by the endpoint's fault.", |e| {
+        Some(e.failures as f64)
+    }),
+    ("in_flight", "gauge", "Requests in flight to the endpoint.", |e| Some(f64::from(e.in_flight))),
+    ("latency_seconds", "gauge", "Typical time to response headers.", |e| Some(e.latency_ms? / 1e3)),
+    ("error_ratio", "gauge", "Failures among the latest answers, 0 to 1.", |e| Some(e.error_ratio)),
+    ("pressure", "gauge", "Load of the endpoint; 1 is full, by the configured autoscaling terms.", |e| {
+        e.pressure
+    }),
+    ("eligible", "gauge", "1 if the endpoint may be chosen.", |e| Some(f64::from(e.eligible))),
+    ("share", "gauge", "Share of the latest picks, 0 to 1.", |e| Some(e.share)),
+    ("weight", "gauge", "Relative capacity of the endpoint.", |e| Some(e.weight)),
+];
 
 #[inline(never)]
 pub(super) fn endpoints(text: &mut Text, of: &[ClusterReport<'_>]) {
-    text.endpoint("picks_total", "counter", "Times the endpoint was chosen.", of, |e| e.picks as f64);
-    text.endpoint("requests_total", "counter", "Requests to the endpoint that ended.", of, |e| {
-        e.requests as f64
-    });
-    let help = "Requests that failed by the endpoint's fault.";
-    text.endpoint("failures_total", "counter", help, of, |e| e.failures as f64);
-    text.endpoint("in_flight", "gauge", "Requests in flight to the endpoint.", of, |e| {
-        f64::from(e.in_flight)
-    });
-    let help = "Typical time to response headers.";
-    text.endpoint("latency_seconds", "gauge", help, of, |e| Some(e.latency_ms? / 1e3));
-    text.endpoint("error_ratio", "gauge", "Failures among the latest answers, 0 to 1.", of, |e| {
-        e.error_ratio
-    });
-    let help = "Load of the endpoint; 1 is full, by the configured autoscaling terms.";
-    text.endpoint("pressure", "gauge", help, of, |e| e.pressure);
-    text.endpoint("eligible", "gauge", "1 if the endpoint may be chosen.", of, |e| f64::from(e.eligible));
-    text.endpoint("share", "gauge", "Share of the latest picks, 0 to 1.", of, |e| e.share);
-    text.endpoint("weight", "gauge", "Relative capacity of the endpoint.", of, |e| e.weight);
+    for (name, kind, help, value) in NUMBERS {
+        text.endpoint((name, kind, help), of, *value);
+    }
     if of.iter().any(|u| u.cost_in_seconds) {
         let name = "evenkeel_endpoint_cost_seconds";
         text.head(name, "gauge", "What the next request to the endpoint is expected to cost.");
         for (at, upstream) in of.iter().enumerate().filter(|(_, u)| u.cost_in_seconds) {
-            text.lines(name, "", at, upstream, |e| e.cost);
+            text.lines(name, "", at, upstream, &|e| e.cost);
         }
     }
     let name = "evenkeel_endpoint_state";
@@ -37,7 +39,7 @@ pub(super) fn endpoints(text: &mut Text, of: &[ClusterReport<'_>]) {
     for (at, upstream) in of.iter().enumerate() {
         for state in STATES {
             let more = format!(",state=\"{state}\"");
-            text.lines(name, &more, at, upstream, |e| Some(f64::from(e.state == state)));
+            text.lines(name, &more, at, upstream, &|e| Some(f64::from(e.state == state)));
         }
     }
 }
@@ -94,7 +96,7 @@ pub(super) fn signals(text: &mut Text, of: &[ClusterReport<'_>]) {
                 let called =
                     upstream.endpoints.first().and_then(|e| e.signals.get(signal)).map_or("", |(n, _)| n);
                 let more = format!(",signal=\"{}\"", escaped(called));
-                text.lines(name, &more, at, upstream, |e| e.signals.get(signal).and_then(|(_, s)| value(s)));
+                text.lines(name, &more, at, upstream, &|e| e.signals.get(signal).and_then(|(_, s)| value(s)));
             }
         }
     }

@@ -38,7 +38,7 @@ pub(super) fn guard(text: &mut Text, of: &[ClusterReport<'_>]) {
         }),
     ];
     for (name, kind, help, value) in all {
-        text.upstream(name, kind, help, of, |u| u.guard.as_ref().map(value));
+        text.upstream((name, kind, help), of, &|u| u.guard.as_ref().map(value));
     }
     quantiles(text, of);
 }

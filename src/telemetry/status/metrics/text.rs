@@ -4,6 +4,11 @@ use core::fmt::Write;
 
 use super::super::report::{ClusterReport, Line};
 
+/// The value of a metric of an upstream, as far as it is known.
+pub(super) type OfUpstream = fn(&ClusterReport<'_>) -> Option<f64>;
+/// The value of a metric of an endpoint, as far as it is known.
+pub(super) type OfEndpoint = fn(&Line<'_>) -> Option<f64>;
+
 /// The text under construction, and the labels of its series.
 pub(super) struct Text {
     pub(super) out: String,
@@ -49,57 +54,52 @@ impl Text {
     }
 
     /// A series per upstream, as far as its value is known.
-    pub(super) fn upstream<V: Into<Option<f64>>>(
-        &mut self,
-        name: &str,
-        kind: &str,
-        help: &str,
-        of: &[ClusterReport<'_>],
-        value: impl Fn(&ClusterReport<'_>) -> V,
-    ) {
-        let known = of.iter().enumerate().filter_map(|(at, u)| Some((at, value(u).into()?)));
-        self.upstreams((name, kind, help), &known.collect::<Vec<_>>());
-    }
-
     #[inline(never)]
-    fn upstreams(&mut self, (name, kind, help): (&str, &str, &str), known: &[(usize, f64)]) {
+    pub(super) fn upstream(
+        &mut self,
+        (name, kind, help): (&str, &str, &str),
+        of: &[ClusterReport<'_>],
+        value: &dyn Fn(&ClusterReport<'_>) -> Option<f64>,
+    ) {
         let name = format!("evenkeel_upstream_{name}");
-        if !known.is_empty() {
-            self.head(&name, kind, help);
-        }
-        for (at, value) in known {
-            let labels = self.upstream_labels(*at).to_owned();
-            self.sample(&name, &labels, *value);
+        let mut headed = false;
+        for (at, upstream) in of.iter().enumerate() {
+            let Some(value) = value(upstream) else { continue };
+            if !core::mem::replace(&mut headed, true) {
+                self.head(&name, kind, help);
+            }
+            let labels = self.upstream_labels(at).to_owned();
+            self.sample(&name, &labels, value);
         }
     }
 
     /// A series per endpoint, as far as its value is known.
-    pub(super) fn endpoint<V: Into<Option<f64>>>(
+    #[inline(never)]
+    pub(super) fn endpoint(
         &mut self,
-        name: &str,
-        kind: &str,
-        help: &str,
+        (name, kind, help): (&str, &str, &str),
         of: &[ClusterReport<'_>],
-        value: impl Fn(&Line<'_>) -> V,
+        value: OfEndpoint,
     ) {
         let name = format!("evenkeel_endpoint_{name}");
-        if !of.iter().flat_map(|u| &u.endpoints).any(|e| value(e).into().is_some()) {
+        if !of.iter().flat_map(|u| &u.endpoints).any(|e| value(e).is_some()) {
             return;
         }
         self.head(&name, kind, help);
         for (at, upstream) in of.iter().enumerate() {
-            self.lines(&name, "", at, upstream, |e| value(e).into());
+            self.lines(&name, "", at, upstream, &value);
         }
     }
 
     /// Writes a sample for each endpoint of the upstream at `at`; `more` labels begin with a comma.
+    #[inline(never)]
     pub(super) fn lines(
         &mut self,
         name: &str,
         more: &str,
         at: usize,
         upstream: &ClusterReport<'_>,
-        value: impl Fn(&Line<'_>) -> Option<f64>,
+        value: &dyn Fn(&Line<'_>) -> Option<f64>,
     ) {
         let labels = self.labels.get_mut(at).map(|(_, labels)| core::mem::take(labels)).unwrap_or_default();
         for (endpoint, labels) in upstream.endpoints.iter().zip(&labels) {

@@ -2,41 +2,80 @@
 
 use super::super::report::{Changes, ClusterReport, PolledSource, Share};
 use super::scaling::scaling;
-use super::text::{Text, escaped};
+use super::text::{OfUpstream, Text, escaped};
 use crate::discovery::source::Origin;
 use engine::BOUNDS_NS;
 
+/// Name, kind and help of what each upstream has one number of, and the number.
+const NUMBERS: &[(&str, &str, &str, OfUpstream)] = &[
+    ("unmet", "gauge", "1 while there is traffic, but none to this cluster.", |u| Some(f64::from(u.unmet))),
+    ("endpoints", "gauge", "Endpoints known.", |u| Some(u.endpoint_count as f64)),
+    ("endpoints_left_out", "gauge", "Endpoints left out of this response, which has a limit.", |u| {
+        Some(u.endpoints_left_out as f64)
+    }),
+    ("eligible_endpoints", "gauge", "Endpoints that may be chosen.", |u| Some(u.eligible as f64)),
+    ("panic", "gauge", "1 while health is ignored because too few endpoints are healthy.", |u| {
+        Some(f64::from(u.panic))
+    }),
+    ("ejections_total", "counter", "Ejections: times an endpoint was taken out of traffic.", |u| {
+        Some(u.ejections as f64)
+    }),
+    (
+        "not_followed_total",
+        "counter",
+        "Steered requests answered by another host than the chosen one, not counting retries.",
+        |u| Some(u.not_followed as f64),
+    ),
+    ("rerouted_total", "counter", "Requests not steered because their route changed after evenkeel.", |u| {
+        Some(u.rerouted as f64)
+    }),
+    (
+        "unusable_reports_total",
+        "counter",
+        "Load reports that were not a number, negative or without the configured value.",
+        |u| Some(u.unusable_reports as f64),
+    ),
+    ("probes_total", "counter", "Probes out of band (health.probe).", |u| Some(u.probes?.sent as f64)),
+    ("probe_failures_total", "counter", "Probes out of band that failed.", |u| Some(u.probes?.failed as f64)),
+];
+/// The same of observe mode.
+const OBSERVED: &[(&str, &str, &str, OfUpstream)] = &[
+    (
+        "observed_decisions_total",
+        "counter",
+        "Observe mode: decisions that could be compared with Envoy's own.",
+        |u| Some(u.observed?.compared as f64),
+    ),
+    (
+        "observed_agreements_total",
+        "counter",
+        "Observe mode: decisions that named the endpoint that Envoy chose.",
+        |u| Some(u.observed?.agreed as f64),
+    ),
+    (
+        "observed_gain_seconds",
+        "gauge",
+        "Observe mode: expected latency saved by following the decisions, mean since the start.",
+        |u| Some(u.observed?.gain_ms? / 1e3),
+    ),
+];
+
 #[inline(never)]
 pub(super) fn upstreams(text: &mut Text, of: &[ClusterReport<'_>]) {
-    let help = "1 while there is traffic, but none to this cluster.";
-    text.upstream("unmet", "gauge", help, of, |u| f64::from(u.unmet));
-    text.upstream("endpoints", "gauge", "Endpoints known.", of, |u| u.endpoint_count as f64);
-    let help = "Endpoints left out of this response, which has a limit.";
-    text.upstream("endpoints_left_out", "gauge", help, of, |u| u.endpoints_left_out as f64);
-    let help = "Endpoints that may be chosen.";
-    text.upstream("eligible_endpoints", "gauge", help, of, |u| u.eligible as f64);
-    let help = "1 while health is ignored because too few endpoints are healthy.";
-    text.upstream("panic", "gauge", help, of, |u| f64::from(u.panic));
-    let help = "Ejections: times an endpoint was taken out of traffic.";
-    text.upstream("ejections_total", "counter", help, of, |u| u.ejections as f64);
-    let help = "Steered requests answered by another host than the chosen one, not counting retries.";
-    text.upstream("not_followed_total", "counter", help, of, |u| u.not_followed as f64);
-    let help = "Requests not steered because their route changed after evenkeel.";
-    text.upstream("rerouted_total", "counter", help, of, |u| u.rerouted as f64);
-    let help = "Load reports that were not a number, negative or without the configured value.";
-    text.upstream("unusable_reports_total", "counter", help, of, |u| u.unusable_reports as f64);
-    let help = "Probes out of band (health.probe).";
-    text.upstream("probes_total", "counter", help, of, |u| Some(u.probes?.sent as f64));
-    let help = "Probes out of band that failed.";
-    text.upstream("probe_failures_total", "counter", help, of, |u| Some(u.probes?.failed as f64));
+    numbers(text, of, NUMBERS);
     scaling(text, of);
     decisions(text, of);
     state_changes(text, of);
     discovery(text, of);
     parts(text, of);
     decision_times(text, of);
-    if of.iter().any(|u| u.observed.is_some()) {
-        observed(text, of);
+    numbers(text, of, OBSERVED);
+}
+
+#[inline(never)]
+fn numbers(text: &mut Text, of: &[ClusterReport<'_>], all: &[(&str, &str, &str, OfUpstream)]) {
+    for (name, kind, help, value) in all {
+        text.upstream((name, kind, help), of, value);
     }
 }
 
@@ -65,16 +104,6 @@ fn state_changes(text: &mut Text, of: &[ClusterReport<'_>]) {
             text.sample(name, &labels, count as f64);
         }
     }
-}
-
-#[inline(never)]
-fn observed(text: &mut Text, of: &[ClusterReport<'_>]) {
-    let help = "Observe mode: decisions that could be compared with Envoy's own.";
-    text.upstream("observed_decisions_total", "counter", help, of, |u| Some(u.observed?.compared as f64));
-    let help = "Observe mode: decisions that named the endpoint that Envoy chose.";
-    text.upstream("observed_agreements_total", "counter", help, of, |u| Some(u.observed?.agreed as f64));
-    let help = "Observe mode: expected latency saved by following the decisions, mean since the start.";
-    text.upstream("observed_gain_seconds", "gauge", help, of, |u| Some(u.observed?.gain_ms? / 1e3));
 }
 
 /// The sources of endpoints, if any is polled.
@@ -109,7 +138,7 @@ fn discovery(text: &mut Text, of: &[ClusterReport<'_>]) {
         }
     }
     let help = "Addresses from other sources that Envoy's cluster does not have; they get no requests.";
-    text.upstream("unknown_to_envoy", "gauge", help, of, |u| {
+    text.upstream(("unknown_to_envoy", "gauge", help), of, &|u| {
         let asks_envoy = u.discovery.sources.iter().any(|s| s.source == Origin::Envoy.name());
         asks_envoy.then_some(u.discovery.unknown_to_envoy as f64)
     });
