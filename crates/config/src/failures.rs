@@ -42,10 +42,12 @@ fn counted(node: &Node) -> Option<Counted> {
 
 /// The likely meaning of a misspelt name; compared in lower case.
 fn meant(text: &str) -> Option<&'static str> {
-    let names = || CODES.iter().skip(1).map(|(name, _)| *name).chain(["gateway", "local_origin"]);
-    let lower: Vec<String> = names().map(str::to_lowercase).collect();
-    let found = nearest(text, lower.iter().map(String::as_str))?;
-    names().find(|name| name.eq_ignore_ascii_case(found))
+    let codes = CODES.iter().skip(1).map(|(name, _)| *name);
+    let names: Vec<&str> = codes.chain(["gateway", "local_origin"]).collect();
+    let lower: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+    let found = nearest(text, &lower)?;
+    names.into_iter().find(|name| name.eq_ignore_ascii_case(found))
 }
 
 fn named(text: &str) -> Option<Counted> {

@@ -119,16 +119,23 @@ impl<'t> Node<'t> {
 
     /// Reads one of the names of `choices`, and returns its value.
     pub fn one_of<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
-        let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
-        let allowed = names.join(", ");
-        self.ask(|| Constraint::Choice(choices.iter().map(|(name, _)| *name).collect()));
-        let given = self.any_text(&allowed, &|text| choices.iter().any(|(name, _)| *name == text))?;
-        let found = choices.iter().find(|(name, _)| *name == given);
+        let names: Vec<&'static str> = choices.iter().map(|(name, _)| *name).collect();
+        choices.get(self.place_in(&names)?).map(|(_, value)| *value)
+    }
+
+    /// Reads one of `names`, and returns its place among them.
+    #[inline(never)]
+    fn place_in(&self, names: &[&'static str]) -> Option<usize> {
+        let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        let allowed = quoted.join(", ");
+        self.ask(|| Constraint::Choice(names.to_vec()));
+        let given = self.any_text(&allowed, &|text| names.contains(&text))?;
+        let found = names.iter().position(|name| *name == given);
         if found.is_none() {
-            let meant = nearest(given, choices.iter().map(|(name, _)| *name));
+            let meant = nearest(given, names);
             self.refuse(&allowed, meant.map(did_you_mean));
         }
-        found.map(|(_, value)| *value)
+        found
     }
 
     /// Whether the value is an array.
@@ -185,7 +192,7 @@ impl<'t> Node<'t> {
                 path: self.path.clone() + &step_to(key),
                 found: "unknown field".into(),
                 allowed: allowed.join(", "),
-                hint: nearest(key, allowed.iter().copied()).map(did_you_mean),
+                hint: nearest(key, allowed).map(did_you_mean),
             });
         }
         Fields { node: self.clone(), readable: true }

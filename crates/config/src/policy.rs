@@ -145,7 +145,7 @@ fn least_signal(node: &Node, fields: Option<&Fields>, signals: &[Signal], signal
         (Some((node, Some(name))), names) => {
             // An empty name stands for one that has a fault itself.
             if !names.contains(&name) && !names.contains(&"") {
-                let hint = nearest(name, names.iter().copied()).map(did_you_mean);
+                let hint = nearest(name, names).map(did_you_mean);
                 node.refuse(&format!("a name from {signals_at}"), hint);
             }
             Some(name.to_owned())

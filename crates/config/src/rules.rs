@@ -55,7 +55,7 @@ fn value(node: &Node, signals: &[Signal]) -> Option<RuleValue> {
     }
     let found = MEASURED.iter().find(|(name, _)| *name == text);
     if found.is_none() {
-        node.refuse(&allowed, nearest(text, names.iter().copied()).map(did_you_mean));
+        node.refuse(&allowed, nearest(text, &names).map(did_you_mean));
     }
     found.map(|(_, value)| *value)
 }

@@ -45,10 +45,10 @@ pub(super) fn read(node: &Node, endpoints: &Endpoints) -> Vec<(String, f64)> {
 #[inline(never)]
 fn check_version((version, given): (&str, &[&str]), node: &Node, endpoints: &Endpoints) {
     let all_known = endpoints.prometheus.is_none() && endpoints.envoy_admin.is_none();
-    let mut versions = endpoints.fixed.iter().map(|endpoint| endpoint.version.as_str());
+    let versions = endpoints.fixed.iter().map(|endpoint| endpoint.version.as_str());
     if version.is_empty() || (all_known && !versions.clone().any(|known| known == version)) {
-        let hint = nearest(version, versions.by_ref().filter(|known| !known.is_empty()));
-        let hint = hint.map(|meant| match given.contains(&meant) {
+        let named: Vec<&str> = versions.filter(|known| !known.is_empty()).collect();
+        let hint = nearest(version, &named).map(|meant| match given.contains(&meant) {
             true => format!("{} That one has a share already", did_you_mean(meant)),
             false => did_you_mean(meant),
         });

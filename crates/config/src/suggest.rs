@@ -4,13 +4,14 @@
 const MAX_LENGTH: usize = 64;
 
 /// The most similar of `names`, if it is similar enough.
-pub(super) fn nearest<'n>(given: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+#[inline(never)]
+pub(super) fn nearest<'n>(given: &str, names: &[&'n str]) -> Option<&'n str> {
     if given.len() > MAX_LENGTH {
         return None;
     }
     let given: Vec<char> = given.to_lowercase().chars().collect();
     let near_enough = (given.len() / 3).max(2);
-    let distances = names.into_iter().map(|name| (distance(&given, name), name));
+    let distances = names.iter().map(|name| (distance(&given, name), *name));
     let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
     (distance <= near_enough && distance < name.len()).then_some(name)
 }
@@ -74,10 +75,10 @@ mod tests {
     #[test]
     fn only_what_could_be_meant_is_suggested() {
         let names = ["cluster", "endpoints", "policy", "signals"];
-        assert_eq!(nearest("Polcy", names), Some("policy"));
-        assert_eq!(nearest("signal", names), Some("signals"));
-        assert_eq!(nearest("timeout", names), None);
-        assert_eq!(nearest(&"p".repeat(10_000), names), None);
-        assert_eq!(nearest("xy", ["a", "to"]), None);
+        assert_eq!(nearest("Polcy", &names), Some("policy"));
+        assert_eq!(nearest("signal", &names), Some("signals"));
+        assert_eq!(nearest("timeout", &names), None);
+        assert_eq!(nearest(&"p".repeat(10_000), &names), None);
+        assert_eq!(nearest("xy", &["a", "to"]), None);
     }
 }
