@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use super::codec::{Reader, Writer};
 use engine::endpoint::Counters;
 use engine::time::Time;
-use engine::{Balancer, Totals};
+use engine::{Balancer, Totals, order};
 
 /// The highest number of endpoints in the retired counters, 3.6 MB: endpoints come and go for as long as a process
 /// runs, and most never return.
@@ -98,16 +98,17 @@ impl Counts {
     #[inline(never)]
     pub fn keep_the_most_used(&mut self) {
         if self.upstreams.len() > MAX_UPSTREAMS {
-            let used = |(cluster, of): (&u64, &UpstreamCounts)| (of.totals.policy, *cluster);
-            let least = least_kept(self.upstreams.iter().map(used), MAX_UPSTREAMS);
-            self.upstreams.retain(|cluster, of| Some((of.totals.policy, *cluster)) >= least);
+            let used = |of: &UpstreamCounts, cluster| (of.totals.policy, cluster, 0);
+            let all = self.upstreams.iter().map(|(cluster, of)| used(of, *cluster));
+            let least = least_kept(all.collect(), MAX_UPSTREAMS);
+            self.upstreams.retain(|cluster, of| Some(used(of, *cluster)) >= least);
         }
         if self.upstreams.values().map(|of| of.endpoints.len()).sum::<usize>() > MAX_ENDPOINTS {
             let used = |of: &EndpointCounts, cluster, endpoint| (of.counters.requests, cluster, endpoint);
             let all = self.upstreams.iter().flat_map(|(cluster, counts)| {
                 counts.endpoints.iter().map(move |(endpoint, of)| used(of, *cluster, *endpoint))
             });
-            let least = least_kept(all, MAX_ENDPOINTS);
+            let least = least_kept(all.collect(), MAX_ENDPOINTS);
             for (cluster, counts) in &mut self.upstreams {
                 counts.endpoints.retain(|endpoint, of| Some(used(of, *cluster, *endpoint)) >= least);
             }
@@ -171,10 +172,10 @@ impl Counts {
 }
 
 /// The least of the `most` largest values; `None` if there are no more than `most`.
-fn least_kept<T: Ord + Copy>(all: impl Iterator<Item = T>, most: usize) -> Option<T> {
-    let mut all: Vec<T> = all.collect();
+fn least_kept(mut all: Vec<(u64, u64, u64)>, most: usize) -> Option<(u64, u64, u64)> {
     let at = all.len().checked_sub(most)?;
-    (at < all.len()).then(|| *all.select_nth_unstable(at).1)
+    order::sort(&mut all);
+    all.get(at).copied()
 }
 
 #[cfg(test)]

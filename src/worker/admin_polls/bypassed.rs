@@ -11,8 +11,8 @@ use crate::discovery::found::Found;
 use crate::discovery::sources::Discovery;
 use crate::host::event::{Event, Field};
 use crate::host::{Body, Host};
-use engine::rng;
 use engine::time::Time;
+use engine::{order, rng};
 
 /// The interval between polls, seconds. A cluster's policy rarely changes.
 const EVERY_S: f64 = 300.0;
@@ -179,7 +179,7 @@ impl AdminTarget {
         if due.is_empty() {
             return;
         }
-        due.sort_unstable();
+        order::sort(&mut due);
         let (mut length, mut covered, mut names) = (0, Vec::new(), Vec::new());
         for (_, at) in due.into_iter().take(CLUSTERS_AT_A_TIME) {
             let Some(of) = self.clusters.get_mut(at) else { continue };

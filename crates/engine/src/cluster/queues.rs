@@ -6,6 +6,7 @@
 use super::Cluster;
 use crate::estimate::signal::MAX_NEWS_S;
 use crate::estimate::{LAGS, Reading, Usual, news_a_window};
+use crate::order;
 use crate::settings::Signal;
 use crate::time::Time;
 
@@ -188,9 +189,9 @@ fn usual(known: &mut [(&mut Reading, u64)]) -> (Usual, usize) {
     (Usual { latest: lower_median(latest), low: lower_median(low), high: lower_median(high) }, in_use)
 }
 
-fn lower_median(mut values: Vec<f32>) -> f32 {
-    let middle = values.len().checked_sub(1).map(|last| last / 2);
-    middle.map_or(0.0, |middle| *values.select_nth_unstable_by(middle, f32::total_cmp).1)
+fn lower_median(values: Vec<f32>) -> f32 {
+    let mut values: Vec<f64> = values.into_iter().map(f64::from).collect();
+    order::lower_median(&mut values).map_or(0.0, |median| median as f32)
 }
 
 #[cfg(test)]
