@@ -18,6 +18,9 @@ const MAX_EXAMPLES: usize = 3;
 /// The longest example, characters.
 const MAX_EXAMPLE: usize = 60;
 
+/// Positions by address. One kind of map wherever addresses are looked up: each other kind is a kilobyte of code.
+pub(super) type Places = HashMap<SocketAddr, usize>;
+
 /// One endpoint as a source describes it; fields that it leaves out come from the other sources.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
@@ -69,7 +72,7 @@ pub struct Finding {
     /// The first priority of skipped entries, and the sum of their weights there: no other can be the one that is used first.
     left_out: Option<(u32, f64)>,
     /// The positions in `found`.
-    seen: HashMap<SocketAddr, usize>,
+    pub(super) seen: Places,
 }
 
 impl Finding {

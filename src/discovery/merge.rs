@@ -8,9 +8,7 @@
 
 use core::net::SocketAddr;
 
-use hashbrown::{HashMap, HashSet};
-
-use super::found::Found;
+use super::found::{Found, Places};
 use config::MAX_ENDPOINTS;
 use engine::endpoint::Spec;
 use engine::settings::StaticEndpoint;
@@ -44,7 +42,7 @@ impl Sources<'_> {
     #[inline(never)]
     pub fn merge(&self) -> Merged {
         let mut merged = Merged::default();
-        let mut places: HashMap<SocketAddr, usize> = HashMap::new();
+        let mut places = Places::new();
         let mut place = |address: SocketAddr, specs: &mut Vec<Spec>| {
             if let Some(at) = places.get(&canonical(address)) {
                 return Some(*at);
@@ -65,14 +63,14 @@ impl Sources<'_> {
         let all = self.fixed.iter().map(|e| e.address);
         let all = all.chain(self.prometheus.into_iter().flatten().map(|f| f.address));
         let all = all.chain(self.envoy.into_iter().flatten().map(|f| f.address));
-        let mut unknown = HashSet::new();
+        let mut unknown = Places::new();
         let mut first_unknown = None;
         if known.is_none() {
             all.for_each(|address| _ = place(address, &mut specs));
         } else if known.is_some_and(|known| !known.is_empty()) {
             for address in all.filter(|address| !places.contains_key(&canonical(*address))) {
                 first_unknown = first_unknown.or(Some(address));
-                unknown.insert(address);
+                unknown.insert(address, 0);
             }
         }
         merged.unknown_to_envoy = (unknown.len(), first_unknown);

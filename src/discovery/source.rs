@@ -2,8 +2,6 @@
 
 use core::net::SocketAddr;
 
-use hashbrown::HashSet;
-
 use super::found::{Finding, Found};
 use config::MAX_ENDPOINTS;
 use engine::endpoint::{Absences, AnnouncedHealth, Standing};
@@ -85,8 +83,7 @@ impl Source {
         self.named_any = !finding.found.is_empty();
         let replaces = core::mem::replace(&mut self.question, question) != question;
         let at_once = replaces || (origin == Origin::Envoy && self.named_any);
-        let named: HashSet<SocketAddr> = finding.found.iter().map(|found| found.address).collect();
-        let mut found = finding.found;
+        let (mut found, named) = (finding.found, finding.seen);
         if at_once {
             self.absences.forget();
         } else {
@@ -94,7 +91,7 @@ impl Source {
                 self.absences.named(found.address, now);
             }
             for old in &self.found {
-                if !named.contains(&old.address) && found.len() < MAX_ENDPOINTS {
+                if !named.contains_key(&old.address) && found.len() < MAX_ENDPOINTS {
                     self.absences.missed(old.address, now);
                     found.push(old.clone());
                 }

@@ -40,14 +40,17 @@ pub(super) fn read(parent: &Fields, around: &Around) -> Endpoints {
 
 #[inline(never)]
 fn fixed(node: &Node) -> Vec<StaticEndpoint> {
-    let mut seen: HashMap<SocketAddr, String> = HashMap::new();
+    // Positions in `paths`: this kind of map is in the filter anyway.
+    let mut seen: HashMap<SocketAddr, usize> = HashMap::new();
+    let mut paths: Vec<String> = Vec::new();
     let mut endpoints = Vec::new();
     for item in node.items(MAX_ENDPOINTS, "endpoints") {
         let Some((endpoint, address_at)) = endpoint(&item) else { continue };
-        match seen.get(&endpoint.address) {
+        match seen.get(&endpoint.address).and_then(|at| paths.get(*at)) {
             Some(first) => address_at.refuse(&format!("each address once; it is also at {first}"), None),
             None => {
-                seen.insert(endpoint.address, address_at.path().into());
+                seen.insert(endpoint.address, paths.len());
+                paths.push(address_at.path().into());
             }
         }
         endpoints.push(endpoint);

@@ -14,13 +14,15 @@ use hashbrown::HashMap;
 
 use super::address::{Named, readings};
 use super::answer::Sample;
+use crate::discovery::found::Places;
 
 /// The endpoints of one set by address; built when the set changes, used at every poll.
 #[derive(Clone, Debug, Default)]
 pub struct EndpointIndex {
     endpoints: Vec<(IpAddr, u16)>,
     by_address: HashMap<(IpAddr, u16), Vec<usize>>,
-    ips: HashMap<IpAddr, usize>,
+    /// With port 0.
+    ips: Places,
 }
 
 /// The value of each endpoint, and how many samples were assigned. Each sample is counted exactly once.
@@ -47,7 +49,7 @@ impl EndpointIndex {
             index.endpoints.push(key);
             index.by_address.entry(key).or_default().push(slot);
             let next = index.ips.len();
-            index.ips.entry(key.0).or_insert(next);
+            index.ips.entry(SocketAddr::new(key.0, 0)).or_insert(next);
         }
         index
     }
@@ -72,7 +74,7 @@ impl EndpointIndex {
             }
         }
         for ((ip, _), named) in self.endpoints.iter().zip(&named) {
-            let of_ip = || self.ips.get(ip).and_then(|ip| shared.get(*ip));
+            let of_ip = || self.ips.get(&SocketAddr::new(*ip, 0)).and_then(|ip| shared.get(*ip));
             let mean = if named.samples > 0 { Some(named) } else { of_ip() };
             assignment.values.push(mean.and_then(Mean::value));
             assignment.times.push(mean.and_then(|mean| mean.oldest));
@@ -85,7 +87,7 @@ impl EndpointIndex {
         let at = |port| self.by_address.get(&(ip, port)).map(|slots| Owner::Endpoints(slots));
         named_port.and_then(at).or_else(|| match port {
             Some(port) => at(port),
-            None => self.ips.get(&ip).map(|ip| Owner::Ip(*ip)),
+            None => self.ips.get(&SocketAddr::new(ip, 0)).map(|ip| Owner::Ip(*ip)),
         })
     }
 }
