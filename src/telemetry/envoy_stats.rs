@@ -9,6 +9,7 @@
 
 use crate::host::{Host, MetricKind};
 use crate::sharing::snapshot::PollStats;
+use config::search::split_once;
 use config::{Config, Mode};
 use engine::time::Time;
 use engine::{Balancer, Cluster, Reason, Totals};
@@ -157,8 +158,8 @@ pub fn templates() -> Vec<Template> {
 pub fn parts_of(name: &str) -> Option<(&str, Vec<(&str, &str)>)> {
     let mut rest = name.strip_prefix("evenkeel.")?;
     let mut labels = Vec::new();
-    while let Some((label, more)) = rest.split_once(";.;") {
-        labels.push(label.split_once("=.=")?);
+    while let Some((label, more)) = split_once(rest, ";.;") {
+        labels.push(split_once(label, "=.=")?);
         rest = more;
     }
     Some((rest.strip_prefix("fleet_")?, labels))

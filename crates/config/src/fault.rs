@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use crate::constraints::Notes;
 use crate::printable::printable;
+use crate::search::split_once;
 
 /// The highest number of faults that are listed: a broken template can cause thousands, and a hundred are enough to
 /// begin.
@@ -97,7 +98,7 @@ pub(super) fn quoted(text: &str) -> String {
 fn without_credentials(text: &str) -> Cow<'_, str> {
     let Some(at) = text.rfind('@') else { return Cow::Borrowed(text) };
     let (before, after) = text.split_at(at);
-    let begins = before.find("://").map_or(0, |at| at + 3);
+    let begins = split_once(before, "://").map_or(0, |(scheme, _)| scheme.len() + 3);
     Cow::Owned(format!("{}(not shown){after}", before.get(..begins).unwrap_or_default()))
 }
 

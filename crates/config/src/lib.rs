@@ -44,6 +44,7 @@ mod probe;
 mod prometheus;
 mod root;
 mod rules;
+pub mod search;
 mod signals;
 mod split;
 mod steering;

@@ -1,5 +1,7 @@
 //! What a cluster's own load-balancing policy does, from its stats.
 
+use config::search::rsplit_once;
+
 /// The stats of several clusters, as `/stats` prints them.
 pub struct Policies<'a>(Vec<(&'a str, &'a str, u64)>);
 
@@ -18,7 +20,7 @@ impl Policies<'_> {
     pub fn read(text: &[u8]) -> Policies<'_> {
         let text = core::str::from_utf8(text).unwrap_or_default();
         fn read(line: &str) -> Option<(&str, &str, u64)> {
-            let (name, value) = line.rsplit_once(": ")?;
+            let (name, value) = rsplit_once(line, ": ")?;
             let (cluster, stat) = name.strip_prefix("cluster.")?.rsplit_once('.')?;
             Some((cluster, stat, value.trim().parse().ok()?))
         }

@@ -2,6 +2,8 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+use config::search::split_once;
+
 /// An IP address, and the port if the label has one.
 pub(super) type Named = (IpAddr, Option<u16>);
 
@@ -19,7 +21,7 @@ pub fn serving_address(label: &str, port: Option<u16>) -> Option<SocketAddr> {
 ///
 /// `fd00::1:9100` is an address as it is, but can also mean an address with a port.
 pub(super) fn readings(label: &str) -> impl Iterator<Item = Named> {
-    let bare = label.split_once("://").map_or(label, |(_, rest)| rest);
+    let bare = split_once(label, "://").map_or(label, |(_, rest)| rest);
     let bare = bare.split(['/', '?', '#']).next().unwrap_or_default().trim();
     let with_port = |text: &str| {
         let (ip, port) = text.rsplit_once(':')?;

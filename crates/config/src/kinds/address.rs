@@ -3,6 +3,7 @@
 use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::node::{Node, did_you_mean};
+use crate::search::split_once;
 
 /// The regular expression for the schema, which allows more than `parse`.
 const PATTERN: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|\[[0-9A-Fa-f:.]+(%0+)?\]):0*[1-9][0-9]{0,4}$";
@@ -41,7 +42,7 @@ fn why_unusable(address: &SocketAddr) -> Option<&'static str> {
 }
 
 fn why_unreadable(text: &str) -> String {
-    let without_scheme = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let without_scheme = split_once(text, "://").map_or(text, |(_, rest)| rest);
     let bare = without_scheme.split('/').next().unwrap_or_default().trim();
     if let Ok(address) = bare.parse::<SocketAddr>() {
         return why_unusable(&address).map_or_else(|| did_you_mean(bare), Into::into);

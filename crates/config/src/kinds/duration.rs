@@ -57,11 +57,15 @@ fn parse(text: &str) -> Option<Duration> {
     let whole = whole.parse::<u64>().ok()?.checked_mul(*nanos)?;
     let fraction = match fraction {
         "" => 0,
-        _ => {
-            u128::from(fraction.parse::<u64>().ok()?) * u128::from(*nanos) / 10u128.pow(fraction.len() as u32)
-        }
+        _ => part_of(*nanos, fraction.parse().ok()?, 10u64.pow(fraction.len() as u32)),
     };
-    Some(Duration::from_nanos(whole.checked_add(u64::try_from(fraction).ok()?)?))
+    Some(Duration::from_nanos(whole.checked_add(fraction)?))
+}
+
+/// `part` of `of` parts of a unit, rounded down. Hours and minutes can be divided by any of these, and only of shorter
+/// units is the product small.
+fn part_of(unit: u64, part: u64, of: u64) -> u64 {
+    if unit.is_multiple_of(of) { part * (unit / of) } else { part * unit / of }
 }
 
 /// The likely meaning of a duration with a missing unit, a blank, a capital letter or several parts: seconds, or
@@ -90,14 +94,15 @@ fn sum_of_parts(mut text: &str) -> Option<Duration> {
 
 /// `duration` in the largest unit that needs no fraction, otherwise in milliseconds with one: it reads back unchanged.
 pub(crate) fn shown(duration: Duration) -> String {
-    let nanos = duration.as_nanos();
+    // Nothing that is read lasts for centuries.
+    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     if nanos == 0 {
         return "0s".into();
     }
-    let fitting = UNITS.iter().rev().find(|(_, unit)| nanos.is_multiple_of(u128::from(*unit)));
+    let fitting = UNITS.iter().rev().find(|(_, unit)| nanos.is_multiple_of(*unit));
     fitting.map_or_else(
         || format!("{}.{:06}", nanos / 1_000_000, nanos % 1_000_000).trim_end_matches('0').to_owned() + "ms",
-        |(name, unit)| format!("{}{name}", nanos / u128::from(*unit)),
+        |(name, unit)| format!("{}{name}", nanos / unit),
     )
 }
 
