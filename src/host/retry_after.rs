@@ -32,7 +32,7 @@ fn retry_after(value: &[u8], now: Time) -> Option<f64> {
 
 /// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`, the only form that senders may generate.
 fn date(text: &str) -> Option<f64> {
-    let mut parts = text.split_once(", ")?.1.split(' ');
+    let mut parts = text.split_once(',')?.1.strip_prefix(' ')?.split(' ');
     let mut next = || parts.next();
     let number = |text: &str, digits: usize| {
         let plain = text.len() == digits && text.bytes().all(|b| b.is_ascii_digit());
