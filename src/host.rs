@@ -108,6 +108,8 @@ pub enum CallError {
     UnknownCluster,
     /// The cluster took no request at that moment; Envoy does not say why.
     NotSent,
+    /// Another call of the same callback was not sent, after which Envoy must not run upstream filters.
+    Postponed,
 }
 
 /// An HTTP request to an Envoy cluster: a POST if there is a form, otherwise a GET.

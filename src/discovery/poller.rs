@@ -403,6 +403,9 @@ pub(crate) fn not_sent(cluster: &str, error: CallError) -> String {
         CallError::NotSent => format!(
             "cluster {cluster:?} accepts no request now: no healthy host, name not resolved yet, or circuit breaker open"
         ),
+        CallError::Postponed => format!(
+            "cluster {cluster:?} is asked later: another accepted no request in the same moment, and there are upstream filters"
+        ),
     }
 }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use hashbrown::HashMap;
 
 use super::attempt::AttemptStream;
+use super::host::begin_callback;
 use super::root::Root;
 use super::stream::HttpStream;
 
@@ -60,6 +61,13 @@ fn root(id: u32) -> Option<Rc<Root>> {
     }
 }
 
+/// Whether this VM has filters among upstream filters.
+#[cold]
+pub fn has_upstream_filters() -> bool {
+    let follows = |context: &Context| matches!(context, Context::Root(root) if root.follows());
+    CONTEXTS.with(|contexts| contexts.try_borrow().is_ok_and(|contexts| contexts.values().any(follows)))
+}
+
 /// Runs `$act` on a stream of either kind.
 macro_rules! with_stream {
     ($id:ident, |$stream:ident| $act:expr) => {
@@ -93,6 +101,7 @@ pub fn create(id: u32, parent: u32) {
 
 /// A configuration of `size` bytes for a root context; returns whether it is accepted.
 pub fn configure(id: u32, size: usize) -> bool {
+    begin_callback();
     root(id).is_some_and(|root| root.configure(size))
 }
 
@@ -103,10 +112,12 @@ pub fn wake(id: u32) {
 }
 
 pub fn tick(id: u32) {
+    begin_callback();
     root(id).iter().for_each(|root| root.tick());
 }
 
 pub fn receive_response(id: u32, token: u32, answered: bool, body: usize) {
+    begin_callback();
     root(id).iter().for_each(|root| root.receive_response(token, answered, body));
 }
 

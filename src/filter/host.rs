@@ -1,12 +1,12 @@
 //! [`Host`] and [`StreamHost`] over proxy-wasm's host calls. Every status other than OK becomes `None` or a typed
 //! error.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
 use hashbrown::HashMap;
 
 use super::abi::{self, Buffer, Map, Status};
-use super::wire;
+use super::{dispatch, wire};
 use crate::host::{Bytes, Call, CallError, Host, MetricKind, SharedError, StreamHost};
 use engine::time::Time;
 
@@ -16,6 +16,18 @@ const MAX_METRICS: usize = 4096;
 thread_local! {
     /// The numbers of defined metrics: Envoy would return a new number for each definition, and keep all of them.
     static METRICS: RefCell<HashMap<String, u32>> = RefCell::new(HashMap::new());
+}
+
+thread_local! {
+    /// Whether Envoy has not sent a call of the current callback. It then keeps the failure until a callback is over, and
+    /// if that is one of an upstream filter, in the middle of the next call, it puts the failure off again and again and
+    /// never returns: seen on Envoy 1.40.
+    static NOT_SENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A callback begins in which calls may be made.
+pub fn begin_callback() {
+    NOT_SENT.set(false);
 }
 
 /// The size of the pieces in which a body is read, bytes.
@@ -52,13 +64,19 @@ impl Host for Envoy {
     }
 
     fn call(&self, call: &Call<'_>) -> Result<u32, CallError> {
+        if NOT_SENT.get() && dispatch::has_upstream_filters() {
+            return Err(CallError::Postponed);
+        }
         let headers = wire::headers(call.all_headers());
         let body = call.form.map(str::as_bytes).unwrap_or_default();
         let timeout_ms = u32::try_from(call.timeout.as_millis()).unwrap_or(u32::MAX);
         abi::http_call(call.cluster, &headers, body, timeout_ms).map_err(|status| match status {
             // Envoy has no such cluster. If the cluster exists and the request fails at once, the status is another.
             Status::BAD_ARGUMENT => CallError::UnknownCluster,
-            _ => CallError::NotSent,
+            _ => {
+                NOT_SENT.set(true);
+                CallError::NotSent
+            }
         })
     }
 

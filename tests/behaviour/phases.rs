@@ -1,7 +1,7 @@
 //! With everything switched on, and for any end of a request: no host call outside its phase, and no trap.
 
 use crate::lease::crew;
-use crate::scene::{Ending, address, begin, config, ms, pass, respond, single, target};
+use crate::scene::{Ending, address, begin, config, load, ms, pass, picks, respond, single, target};
 use crate::wasm::Wasm;
 use crate::world::{Answer, Stream, World};
 
@@ -124,6 +124,35 @@ fn a_poll_may_run_upstream_filters_in_the_middle_of_a_tick() {
         request.done();
     }
     assert!(answered >= 3, "{answered}");
+}
+
+/// Envoy would never return from the second of two calls, if the first cluster takes none and the second has upstream filters.
+#[test]
+fn what_is_asked_beside_a_cluster_that_takes_no_request_is_asked_later() {
+    let admin = r#""endpoints":{"envoy_admin":{"cluster":"admin","interval":"1s"},"#;
+    let prometheus = r#""prometheus":{"cluster":"prometheus","interval":"1s"}"#;
+    let upstream = r#""signals":[{"name":"queue","query":"queue"}]"#;
+    let json = config(3, upstream, prometheus).replace(r#""endpoints":{"#, admin);
+    for (blocked, filtered) in [("prometheus", "admin"), ("admin", "prometheus")] {
+        let mut world = Wasm::new(3);
+        [blocked, filtered].iter().for_each(|cluster| world.add_cluster(cluster));
+        let thread = world.thread();
+        let follower = world.follow(thread);
+        let (vm, root) = world.vm(follower);
+        vm.filter_upstream(root, filtered);
+        world.process.block_cluster(blocked);
+        let plugin = load(&mut world, thread, &json);
+        let mut asked = 0;
+        for _ in 0..200 {
+            pass(&mut world, &[plugin], ms(50));
+            picks(&mut world, plugin, 1);
+            for call in world.calls() {
+                asked += usize::from(call.cluster == filtered);
+                world.answer(&call, &Answer::Http(200, b"{}"));
+            }
+        }
+        assert!(asked >= 2, "{filtered}: {asked}");
+    }
 }
 
 /// Contexts that never existed, are gone or are of another kind, and responses to calls that were never sent.

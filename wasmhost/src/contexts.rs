@@ -63,6 +63,8 @@ pub(crate) struct Contexts {
     pub(crate) upstream_filters: BTreeMap<String, u32>,
     /// What callbacks have asked for that Envoy refuses, ignores or does not survive.
     pub(crate) out_of_phase: Vec<String>,
+    /// Whether a call of the current callback was not sent.
+    pub(crate) unsent: bool,
     last_context: u32,
     last_token: u32,
 }
@@ -85,6 +87,7 @@ impl Contexts {
             call_answer: None,
             upstream_filters: BTreeMap::new(),
             out_of_phase: Vec::new(),
+            unsent: false,
             last_context: 0,
             last_token: 0,
         }

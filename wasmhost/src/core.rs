@@ -66,6 +66,7 @@ impl Core {
         let function = self.instance.get_func(&self.store, callback)?;
         let contexts = self.store.data_mut();
         contexts.active = context;
+        contexts.unsent = false;
         contexts.hostcalls.clear();
         contexts.allocations = 0;
         let (vm, process) = (contexts.vm, contexts.process.clone());

@@ -27,6 +27,7 @@ pub(super) fn link(linker: &mut Linker<Contexts>) -> Result<(), LinkerError> {
                 return Ok(Status::BadArgument);
             }
             if guest.process().blocked.contains(&cluster) {
+                guest.contexts_mut().unsent = true;
                 return Ok(Status::InternalFailure);
             }
             guest.check_headers(&headers);
@@ -57,6 +58,10 @@ fn upstream_filter(
 ) -> Result<Option<u32>, Error> {
     let contexts = guest.contexts_mut();
     let Some(root) = contexts.upstream_filters.get(cluster).copied() else { return Ok(None) };
+    if contexts.unsent {
+        // Envoy puts the failure of the other call off for ever.
+        return Err(Error::new("an upstream filter runs after a call that was not sent"));
+    }
     let context = contexts.next_context();
     let stream = Rc::new(RefCell::new(Stream::default()));
     contexts.streams.insert(context, (root, stream.clone()));
