@@ -43,6 +43,18 @@ fn grpc_statuses_that_are_none_are_no_failures(mut world: impl World) {
     assert_eq!(picks(&mut world, plugin, 40).len(), 4);
 }
 
+/// Numbers that gRPC does not define, and none at all.
+fn grpc_statuses_that_grpc_does_not_define_are_no_failures(mut world: impl World) {
+    let plugin = single(&mut world, &config(4, r#""policy":"round_robin""#, ""));
+    for status in ["17", "4294967295", "-1", "", "x"] {
+        for ending in [Ending::grpc_headers(status), Ending::grpc_trailers(status), Ending::grpc_web(status)]
+        {
+            (0..4).for_each(|_| _ = serve(&mut world, plugin, |_| ending.clone()));
+        }
+    }
+    assert_eq!(picks(&mut world, plugin, 40).len(), 4);
+}
+
 fn steering_headers_of_any_bytes_are_stripped(mut world: impl World) {
     let plugin = single(&mut world, &config(4, "", ""));
     for value in VALUES {
@@ -101,6 +113,7 @@ fn a_thousand_headers_are_not_looked_at(mut world: impl World) {
 both!(
     statuses_that_are_none_end_as_good_answers,
     grpc_statuses_that_are_none_are_no_failures,
+    grpc_statuses_that_grpc_does_not_define_are_no_failures,
     steering_headers_of_any_bytes_are_stripped,
     properties_of_any_bytes_are_harmless,
     a_thousand_headers_are_not_looked_at,
