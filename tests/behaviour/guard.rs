@@ -9,10 +9,10 @@ use engine::rng::Rng;
 use crate::scene::{Ending, address, begin, config, load, ms, respond, single, target};
 use crate::world::{Plugin, Stream, World};
 
-const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
+pub const STATUS: &str = r#""status":{"path":"/_evenkeel"}"#;
 const HARM: &str = "steering was significantly worse";
 
-fn crew<W: World>(world: &mut W, threads: usize, percent: f64) -> Vec<Plugin> {
+pub fn crew<W: World>(world: &mut W, threads: usize, percent: f64) -> Vec<Plugin> {
     let upstream = format!(r#""policy":"round_robin","guard":{{"holdout_percent":{percent}}}"#);
     let json = config(4, &upstream, STATUS);
     (0..threads)
@@ -24,7 +24,7 @@ fn crew<W: World>(world: &mut W, threads: usize, percent: f64) -> Vec<Plugin> {
 }
 
 /// A request that takes `steered` ms if it is steered and `left` ms if Envoy decides; returns whether it was steered.
-fn serve<W: World>(world: &mut W, plugin: Plugin, (steered, left): (u64, u64)) -> bool {
+pub fn serve<W: World>(world: &mut W, plugin: Plugin, (steered, left): (u64, u64)) -> bool {
     let mut stream = begin(world, plugin);
     let is_steered = !target(&stream).is_empty();
     world.advance(ms(if is_steered { steered } else { left }));
@@ -67,14 +67,14 @@ fn steered<W: World>(world: &mut W, plugin: Plugin, requests: usize) -> usize {
 }
 
 /// Time without requests; only these plugins tick.
-fn rest<W: World>(world: &mut W, plugins: &[Plugin], seconds: usize) {
+pub fn rest<W: World>(world: &mut W, plugins: &[Plugin], seconds: usize) {
     for _ in 0..seconds * 2 {
         world.advance(ms(500));
         plugins.iter().for_each(|plugin| world.tick(*plugin));
     }
 }
 
-fn guard_of<W: World>(world: &mut W, plugin: Plugin) -> Value {
+pub fn guard_of<W: World>(world: &mut W, plugin: Plugin) -> Value {
     let headers: [(&str, &[u8]); 3] =
         [(":method", b"GET"), (":path", b"/_evenkeel/status.json"), (":authority", b"web")];
     let mut stream = world.stream(plugin, &headers);
@@ -199,7 +199,7 @@ fn what_the_leader_before_found_last_is_not_lost(mut world: impl World) {
 }
 
 /// The number of requests that have been judged, as this worker shows it.
-fn judged<W: World>(world: &mut W, plugin: Plugin) -> u64 {
+pub fn judged<W: World>(world: &mut W, plugin: Plugin) -> u64 {
     let today = guard_of(world, plugin)["today"].clone();
     ["steered", "held_out"].iter().map(|arm| today[*arm].as_u64().expect("counted")).sum()
 }

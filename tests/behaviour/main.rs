@@ -42,6 +42,7 @@ mod failures;
 mod fleet_latency;
 mod following;
 mod guard;
+mod guard_counts;
 mod header_hints;
 mod hostile_headers;
 mod in_flight;
