@@ -29,6 +29,8 @@ enum Try {
     Refused,
     /// Headers, a part of the body, then nothing.
     Broken,
+    /// A gRPC response with this status in its trailers.
+    Grpc(&'static str),
 }
 
 /// A whole attempt of 10 ms.
@@ -45,6 +47,10 @@ fn attempt<W: World>(world: &mut W, upstream: Plugin, request: &W::Stream, to: &
         Try::Refusal(status) => attempt.response_headers_of(&[(":status", status.as_bytes())], true),
         Try::Final => attempt.response_headers_of(&[(":status", b"404")], true),
         Try::Silent => {}
+        Try::Grpc(status) => {
+            attempt.response_headers(&[(":status", b"200"), ("content-type", b"application/grpc")]);
+            attempt.response_trailers(&[("grpc-status", status.as_bytes())]);
+        }
         Try::Refused => {
             attempt.property(
                 &["upstream", "transport_failure_reason"],
@@ -100,6 +106,13 @@ fn failed_attempts_are_blamed_and_the_retry_is_not<W: World>(_: W) {
         // Both of two that failed, which the last response alone could not show.
         assert_eq!(out_after::<W>(3, &[(a, how), (b, how), (c, Try::Good)], &good), [a, b], "{how:?}");
     }
+}
+
+fn a_status_in_the_trailers_of_an_attempt_counts<W: World>(_: W) {
+    let a = &*address(0);
+    let out = |status| out_after::<W>(3, &[(a, Try::Grpc(status))], &Ending::grpc_trailers(status));
+    assert_eq!(out("14"), [a]);
+    assert!(out("0").is_empty());
 }
 
 /// Envoy retries because of a response that is no failure: an endpoint that sheds load is not ejected for that.
@@ -431,6 +444,7 @@ both!(
     what_is_shed_by_an_answer_that_is_tried_again_costs_a_share,
     an_answer_that_is_tried_again_is_no_reset,
     failed_attempts_are_blamed_and_the_retry_is_not,
+    a_status_in_the_trailers_of_an_attempt_counts,
     every_attempt_counts_once,
     what_envoy_knows_explains_an_attempt_that_ended_without_a_word,
     the_order_of_their_ends_does_not_matter,

@@ -117,9 +117,11 @@ enum Upload {
 }
 
 /// A request waits at one of two endpoints without a response for five seconds; returns how many of the eight requests
-/// that follow go there, too.
-fn followers<W: World>(world: &mut W, upgrade: bool, upload: Upload) -> usize {
+/// that follow go there, too. `tried` if the filter also sees its attempt.
+fn followers<W: World>(world: &mut W, (upgrade, tried): (bool, bool), upload: Upload) -> usize {
     let plugin = equals(world);
+    let thread = world.thread_of(plugin);
+    let upstream = tried.then(|| world.follow(thread));
     let mut headers: Vec<(&str, &[u8])> = vec![(":method", b"POST"), (":path", b"/"), (":authority", b"web")];
     if upgrade {
         headers.push(("upgrade", b"websocket"));
@@ -136,6 +138,8 @@ fn followers<W: World>(world: &mut W, upgrade: bool, upload: Upload) -> usize {
         end(&mut stream, &Ending::good());
         pass(world, &[plugin], ms(50));
     };
+    let mut attempt = upstream.map(|upstream| world.attempt(upstream, &quiet, &address(0)));
+    attempt.iter_mut().for_each(|attempt| _ = attempt.request_headers_of(false));
     match upload {
         Upload::Open => {}
         Upload::EndsWithTheBody => quiet.request_body(true),
@@ -149,12 +153,18 @@ fn followers<W: World>(world: &mut W, upgrade: bool, upload: Upload) -> usize {
 }
 
 fn silence_counts_from_the_end_of_the_upload<W: World>(_: W) {
-    let followers = |upgrade, upload| followers(&mut W::new(4), upgrade, upload);
+    let followers = |upgrade, upload| followers(&mut W::new(4), (upgrade, false), upload);
     assert_eq!(followers(false, Upload::EndsWithTheBody), 0, "it owes answers");
     assert_eq!(followers(false, Upload::EndsWithTrailers), 0, "it owes answers");
     assert_eq!(followers(true, Upload::Open), 0, "who asks for an upgrade waits for an answer");
     let uploading = followers(false, Upload::Open);
     assert!(uploading > 0, "it waits for its clients");
+}
+
+fn silence_of_an_attempt_counts_from_the_end_of_the_upload<W: World>(_: W) {
+    let followers = |upgrade| followers(&mut W::new(4), (upgrade, true), Upload::Open);
+    assert_eq!(followers(true), 0, "who asks for an upgrade waits for an answer");
+    assert!(followers(false) > 0, "it waits for its clients");
 }
 
 fn upload_that_the_client_cancels_is_no_failure(mut world: impl World) {
@@ -292,6 +302,7 @@ fn a_long_stream_that_the_endpoint_breaks_is_a_failure(mut world: impl World) {
 both!(
     a_slow_upload_makes_no_endpoint_look_slow,
     silence_counts_from_the_end_of_the_upload,
+    silence_of_an_attempt_counts_from_the_end_of_the_upload,
     upload_that_the_client_cancels_is_no_failure,
     answers_of_other_filters_are_no_latency,
     an_open_stream_counts_as_good_once_it_flows,
