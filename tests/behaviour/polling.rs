@@ -326,13 +326,16 @@ fn token_from_the_environment_is_never_logged(mut world: impl World) {
 
 fn a_token_that_the_server_repeats_is_not_shown(mut world: impl World) {
     world.set_environment("PROM_TOKEN", "s3cr3t-token");
-    let crew = crew(&mut world, 1, SIGNAL, TOKEN);
+    let crew = crew(&mut world, 1, SIGNAL, &format!(r#"{TOKEN},"parameters":{{"key":"s3cr3t-key"}}"#));
     watch(&mut world, &crew, 3, |_, _| {
-        r#"{"status":"error","errorType":"unauthorized","error":"no such token: Bearer s3cr3t-token"}"#
+        r#"{"status":"error","errorType":"unauthorized","error":"got s3cr3t-key, no such token: Bearer s3cr3t-token"}"#
             .to_owned()
     });
     let error = status(&mut world, crew[0])["prometheus"]["last_error"].clone();
-    assert!(error.as_str().is_some_and(|error| error.ends_with("no such token: (not shown)")), "{error}");
+    assert!(
+        error.as_str().is_some_and(|error| error.ends_with("got (not shown), no such token: (not shown)")),
+        "{error}"
+    );
     assert!(
         lines(&world, "no such token: (not shown)") >= 1 && lines(&world, "s3cr3t") == 0,
         "{:?}",
