@@ -55,7 +55,7 @@ impl Ago {
         let [low, middle, high] = self.0.map(u64::from);
         match low | middle << 16 | high << 32 {
             0 => Time::ZERO,
-            code => Time((at.0 + Ago::NOW).saturating_sub(code)),
+            code => Time(at.0.saturating_add(Ago::NOW).saturating_sub(code)),
         }
     }
 }
