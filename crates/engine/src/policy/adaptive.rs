@@ -38,10 +38,10 @@ const TURNS_TO_LOOK: f32 = 4.0;
 /// why it is silent: the unanswered one may be slow by nature, and without another request that would never show. An
 /// endpoint that hangs gets a number of these that grows with the logarithm of the time.
 ///
-/// An endpoint lighter than the mean counts as full with the first request of this worker, of many. At rest it costs as
-/// much as the others if it was drawn `first`, which happens in proportion to its weight; otherwise the request to come
-/// counts as far as it is more there than at an endpoint of mean weight, or each of many proxies would prefer the light
-/// endpoints, idle by what it knows, to heavy ones with free slots.
+/// With many proxies an endpoint of little weight is mostly idle by this worker's own requests, however busy it is. If it was
+/// drawn `first`, which happens in proportion to its weight, an idle one costs as much as the others. Otherwise the request
+/// to come counts as well, as far as it is more for this weight than for the mean one: each proxy would prefer it to heavier
+/// endpoints with room.
 fn cost(
     ablation: &Ablation,
     view: PickContext<'_>,
