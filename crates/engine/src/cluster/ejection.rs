@@ -125,7 +125,7 @@ impl Cluster {
         // Number of endpoints of this size in the subset; requests are divided evenly among them.
         let alike = (subset.division.weight / f64::from(endpoint.weight)).max(1.0);
         let alike = if alike.is_finite() { alike } else { endpoints as f64 };
-        let rate = self.traffic.with_peers(self.traffic.rate) / alike;
+        let rate = self.traffic.rate * f64::from(self.traffic.workers) / alike;
         let chance = (LOST_BY_CHANCE / rate.max(1e-9)).min(SURPRISE);
         // At such a rate, failures that have not been observed yet have to be allowed for.
         let often = chance < SURPRISE;

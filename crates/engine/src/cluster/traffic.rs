@@ -205,24 +205,15 @@ impl Traffic {
         now.seconds_since(self.first.max(joined)) - f64::from(waited) / self.own_rate()
     }
 
-    /// Requests per second of all workers where this one has `own`: with those that the peers report, or, as long as not all
-    /// of those that carry traffic have reported, assuming that each gets as many as this one.
-    pub fn with_peers(&self, own: f64) -> f64 {
-        let Peers { before, behind } = self.peers;
-        if 1 + before.busy + behind.busy < self.workers {
-            return own * f64::from(self.workers);
-        }
-        own + f64::from(before.rate) + f64::from(behind.rate)
-    }
-
-    /// Requests per second of all workers.
+    /// Estimated requests per second of all workers, assuming that each gets as many as this one.
     pub fn rate_of_all(&self) -> f64 {
-        self.with_peers(self.own_rate())
+        self.own_rate() * f64::from(self.workers)
     }
 
-    /// Requests per second of all workers: this one's smoothed rate, or its latest if that is higher.
+    /// Estimated requests per second of all workers, assuming that each gets as many as this one: the smoothed rate, or
+    /// the latest if that is higher.
     pub fn pace(&self) -> f64 {
-        self.with_peers(self.rate.max(self.latest_rate))
+        self.rate.max(self.latest_rate) * f64::from(self.workers)
     }
 
     /// Updates the rate; returns the seconds since the last call.
@@ -315,25 +306,6 @@ mod tests {
         assert_eq!(traffic.divided(of_all, 3), second, "one without requests has none to probe with");
         traffic.merge_peer(1.0, true, true);
         assert_eq!(traffic.divided(of_all, 3), of_all, "all of them do");
-    }
-
-    /// All requests of a client on one HTTP/2 connection are one worker's.
-    #[test]
-    fn the_rate_of_all_is_the_sum_of_what_each_reports() {
-        let mut traffic = Traffic::since(Time(1));
-        (0..40).for_each(|_| traffic.pick());
-        traffic.refresh(Time(1).after_secs(1.0));
-        let own = traffic.own_rate();
-        traffic.workers = 3;
-        assert_eq!((traffic.rate_of_all(), traffic.pace()), (3.0 * own, 120.0), "none has reported yet");
-        traffic.merge_peer(2.0, true, true);
-        assert_eq!(traffic.rate_of_all(), 3.0 * own, "one is missing");
-        traffic.merge_peer(500.0, false, true);
-        traffic.merge_peer(1.0, false, false);
-        assert_eq!((traffic.rate_of_all(), traffic.pace()), (own + 503.0, 543.0));
-        traffic.forget_peers();
-        traffic.workers = 1;
-        assert_eq!((traffic.rate_of_all(), traffic.pace()), (own, 40.0));
     }
 
     #[test]
