@@ -180,18 +180,14 @@ fn usual(known: &mut [(&mut Reading, u64)]) -> (Usual, usize) {
         reading.standing.observe(value);
         if !reading.standing.aside() {
             let (least, most) = reading.standing.range();
-            latest.push(value);
-            low.push(least);
-            high.push(most);
+            latest.push(f64::from(value));
+            low.push(f64::from(least));
+            high.push(f64::from(most));
         }
     }
     let in_use = latest.len();
-    (Usual { latest: lower_median(latest), low: lower_median(low), high: lower_median(high) }, in_use)
-}
-
-fn lower_median(values: Vec<f32>) -> f32 {
-    let mut values: Vec<f64> = values.into_iter().map(f64::from).collect();
-    order::lower_median(&mut values).map_or(0.0, |median| median as f32)
+    let median = |values: &mut [f64]| order::lower_median(values).map_or(0.0, |median| median as f32);
+    (Usual { latest: median(&mut latest), low: median(&mut low), high: median(&mut high) }, in_use)
 }
 
 #[cfg(test)]
